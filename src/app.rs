@@ -1,0 +1,196 @@
+//! Puts the worker together: configuration to parts, start order, stop order. The only place that knows every part.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::error::{Exit, Fatal};
+use crate::kafka::consumer;
+use crate::kafka::publisher::Publisher;
+use crate::model::{self, Loaded, ModelError};
+use crate::pipeline::outlet::Outlet;
+use crate::pipeline::tally::{Tally, read};
+use crate::pipeline::{self, Road};
+use crate::policy::{Policy, PolicyError};
+
+/// Beyond the grace, how long leaving the group and closing the stages may take before the process ends anyway.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// Why the worker did not start or did not go on.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// The policy must be mended.
+    #[error("{0}")]
+    Policy(#[from] PolicyError),
+    /// The model folder, the library or the device must be mended.
+    #[error("{0}")]
+    Model(#[from] ModelError),
+    /// The cache's address must be mended.
+    #[error("cache.redis.url: {0}")]
+    Cache(String),
+    /// The worker could not keep its promise.
+    #[error("{0}")]
+    Fatal(#[from] Fatal),
+}
+
+impl AppError {
+    /// The exit code it leads to.
+    pub fn exit(&self) -> Exit {
+        match self {
+            AppError::Fatal(_) => Exit::Failed,
+            _ => Exit::Config,
+        }
+    }
+
+    /// The stable code, for the log.
+    pub fn code(&self) -> &'static str {
+        match self {
+            AppError::Policy(_) => "policy",
+            AppError::Model(_) => "model",
+            AppError::Cache(_) => "config",
+            AppError::Fatal(fatal) => fatal.code(),
+        }
+    }
+}
+
+/// Policy and model, loaded, verified and warm; nothing is connected yet.
+pub struct Judges {
+    /// The policy in force.
+    pub policy: Policy,
+    /// The model under that policy's prompt.
+    pub model: Loaded,
+}
+
+/// Loads policy and model. Takes seconds; blocks.
+pub fn load(config: &Config) -> Result<Judges, AppError> {
+    let policy = Policy::load(&config.policy)?;
+    let started = Instant::now();
+    let model = model::load(&config.model, &policy)?;
+    let info = &model.info;
+    info!(
+        model = %info.name, precision = %info.precision, provider = %info.provider, contract = %info.contract,
+        onnxruntime = %info.onnxruntime_version, prompt_tokens = info.prompt_tokens, policy = %policy.id,
+        policy_digest = policy.digest(), model_digest = %info.model_digest, took_ms = started.elapsed().as_millis() as u64,
+        "model loaded and warm"
+    );
+    Ok(Judges { policy, model })
+}
+
+/// Builds the road to the given outlet. Must be called on the runtime.
+pub fn road(config: &Config, judges: Judges, outlet: Outlet, tally: Arc<Tally>) -> Result<Road, AppError> {
+    let cache = Cache::open(&config.cache).map_err(AppError::Cache)?;
+    Ok(pipeline::build(pipeline::Parts {
+        model: judges.model,
+        policy: judges.policy,
+        cache,
+        outlet,
+        pool: config.kafka.group.clone(),
+        limits: config.limits.clone(),
+        tally,
+    })?)
+}
+
+/// Runs the worker from Kafka to Kafka until `stop` is cancelled and everything in flight is finished.
+pub async fn run(config: &Config, judges: Judges, tally: Arc<Tally>, stop: CancellationToken) -> Result<(), AppError> {
+    let outlet = Outlet::Kafka(Publisher::connect(&config.kafka)?);
+    let Road { intake, settled, stages } = road(config, judges, outlet, tally.clone())?;
+    let source = consumer::spawn(consumer::Parts {
+        settings: config.kafka.clone(),
+        max_in_flight: config.limits.max_in_flight,
+        stall_timeout: config.stall_timeout,
+        grace: config.grace,
+        intake,
+        settled,
+        stop: stop.clone(),
+    })?;
+    info!(brokers = %config.kafka.brokers, group = %config.kafka.group, topic = %config.kafka.posts, "consuming");
+    let outcome = supervise(source, stages, &stop, config.grace + CLOSING).await;
+    info!(
+        verdicts = read(&tally.verdicts),
+        cached = read(&tally.cached),
+        twins = read(&tally.twins),
+        dead_letters = read(&tally.dead_letters),
+        tombstones = read(&tally.tombstones),
+        runs = read(&tally.runs),
+        "stopped"
+    );
+    Ok(outcome?)
+}
+
+/// Waits for the source to end and the stages behind it to close. The first fault stops everything: stages that can
+/// no longer finish are aborted, which tells the source to commit what is finished and leave.
+pub async fn supervise(
+    source: JoinHandle<Result<(), Fatal>>,
+    mut stages: JoinSet<Result<(), Fatal>>,
+    stop: &CancellationToken,
+    patience: Duration,
+) -> Result<(), Fatal> {
+    let mut source = tokio::task::spawn_blocking(move || source.join());
+    let mut fault = None;
+    let mut source_ended = false;
+    while !(source_ended && stages.is_empty()) {
+        let overdue = async {
+            stop.cancelled().await;
+            tokio::time::sleep(patience).await;
+        };
+        let fresh = tokio::select! {
+            ended = &mut source, if !source_ended => {
+                source_ended = true;
+                ended.map_err(|error| internal("source", &error)).and_then(|joined| {
+                    joined.unwrap_or_else(|_| Err(Fatal::Internal { part: "source", cause: "its thread panicked".to_owned() }))
+                }).err()
+            }
+            Some(ended) = stages.join_next() => stage_fault(ended),
+            () = overdue => {
+                fault.get_or_insert(Fatal::Internal { part: "shutdown", cause: "not finished in time".to_owned() });
+                break;
+            }
+        };
+        if let Some(fresh) = fresh {
+            error!(error.type = fresh.code(), error = %fresh, "stopping");
+            fault.get_or_insert(fresh);
+            stop.cancel();
+            stages.abort_all();
+        }
+    }
+    fault.map_or(Ok(()), Err)
+}
+
+/// What a stage's end means: an aborted one means nothing new.
+fn stage_fault(ended: Result<Result<(), Fatal>, JoinError>) -> Option<Fatal> {
+    match ended {
+        Ok(outcome) => outcome.err(),
+        Err(error) if error.is_cancelled() => None,
+        Err(error) => Some(internal("a stage", &error)),
+    }
+}
+
+fn internal(part: &'static str, error: &JoinError) -> Fatal {
+    Fatal::Internal { part, cause: if error.is_panic() { "it panicked".to_owned() } else { error.to_string() } }
+}
+
+/// Cancels `stop` on SIGTERM or SIGINT; a second signal ends the process at once.
+pub fn stop_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        for seen in 0.. {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            if seen > 0 {
+                warn!("second signal: ending at once; what is in flight will be judged again");
+                std::process::exit(1);
+            }
+            info!("stopping: finishing what is in flight");
+            stop.cancel();
+        }
+    });
+    Ok(())
+}

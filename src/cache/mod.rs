@@ -1,0 +1,137 @@
+//! Answers that were computed before. The cache may only ever save time: a read that fails is a miss, a write that
+//! fails is forgotten, and no delivery decision rests on it.
+
+mod breaker;
+mod in_process;
+mod redis;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::in_process::InProcess;
+pub use self::redis::Redis;
+use crate::config::CacheSettings;
+use crate::verdict::{Answer, VerdictKey};
+
+/// Version of the cached value; another version is a miss.
+const VALUE_VERSION: u32 = 1;
+
+/// The verdict cache.
+pub enum Cache {
+    /// Shared between workers.
+    Redis(Box<Redis>),
+    /// This process only.
+    InProcess(InProcess),
+    /// None.
+    Off,
+}
+
+impl Cache {
+    /// Opens the cache; an unreachable Redis is no error, it is retried while posts run without it.
+    pub fn open(settings: &CacheSettings) -> Result<Self, String> {
+        Ok(match settings {
+            CacheSettings::Redis(settings) => Cache::Redis(Box::new(Redis::open(settings)?)),
+            CacheSettings::InProcess { max_entries, ttl } => Cache::InProcess(InProcess::new(*max_entries, *ttl)),
+            CacheSettings::Off => Cache::Off,
+        })
+    }
+
+    /// Looks up several keys at once; what is missing, damaged or unreachable is `None`. Waits at most for the cache's
+    /// timeout.
+    pub async fn get_many(&self, keys: &[VerdictKey], labels: usize) -> Vec<Option<Answer>> {
+        let found = match self {
+            Cache::Redis(redis) => redis.get_many(keys).await,
+            Cache::InProcess(cache) => return cache.get_many(keys).await,
+            Cache::Off => Vec::new(),
+        };
+        let mut answers: Vec<_> =
+            found.iter().zip(keys).map(|(bytes, key)| decode(bytes.as_deref()?, key, labels)).collect();
+        answers.resize(keys.len(), None);
+        answers
+    }
+
+    /// Keeps an answer. Waits at most for the cache's timeout; a failure is counted and forgotten.
+    pub async fn put(&self, key: VerdictKey, answer: &Answer) {
+        match self {
+            Cache::Redis(redis) => redis.put(&key, encode(&key, answer)).await,
+            Cache::InProcess(cache) => cache.put(key, answer.clone()).await,
+            Cache::Off => {}
+        }
+    }
+}
+
+/// The value as stored. It repeats its key, so that a value that landed under another key is recognised.
+#[derive(Deserialize)]
+struct Value {
+    version: u32,
+    key: String,
+    #[serde(flatten)]
+    answer: Answer,
+}
+
+fn encode(key: &VerdictKey, answer: &Answer) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Stored<'a> {
+        version: u32,
+        key: String,
+        #[serde(flatten)]
+        answer: &'a Answer,
+    }
+    // Serialising plain numbers and strings to memory cannot fail; an empty value would read as a miss anyway.
+    serde_json::to_vec(&Stored { version: VALUE_VERSION, key: key.to_string(), answer }).unwrap_or_default()
+}
+
+/// Anything but a whole value of this version, for this key and label set, with scores that are probabilities, is a
+/// miss.
+fn decode(bytes: &[u8], key: &VerdictKey, labels: usize) -> Option<Answer> {
+    let value: Value = serde_json::from_slice(bytes).ok()?;
+    let answer = value.answer;
+    let probability = |p: &f64| (0.0..=1.0).contains(p);
+    let sound = value.version == VALUE_VERSION
+        && value.key == key.to_string()
+        && answer.scores.len() == labels
+        && answer.scores.iter().all(probability)
+        && (answer.scores.iter().sum::<f64>() - 1.0).abs() < 1e-6
+        && probability(&answer.outside_labels);
+    sound.then_some(answer)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::verdict::{Execution, Keyring};
+    use std::sync::Arc;
+
+    pub(crate) fn answer() -> Answer {
+        Answer {
+            scores: vec![0.1, 0.2, 0.3, 0.4],
+            outside_labels: 0.25,
+            execution: Arc::new(Execution {
+                provider: "cpu".into(),
+                precision: "fp32".into(),
+                onnxruntime: "1.31.1".into(),
+            }),
+            computed_at: "2026-11-21T00:00:00Z".into(),
+        }
+    }
+
+    #[test]
+    fn a_stored_answer_comes_back_to_the_last_bit() {
+        let key = Keyring::new(&["m"]).key(&[1]);
+        let answer = Answer { scores: vec![1.0 / 3.0, 2.0 / 3.0], ..answer() };
+        assert_eq!(decode(&encode(&key, &answer), &key, 2), Some(answer));
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_value_is_a_miss() {
+        let keys = Keyring::new(&["m"]);
+        let (key, other) = (keys.key(&[1]), keys.key(&[2]));
+        let good = encode(&key, &answer());
+        assert!(decode(&good, &key, 4).is_some());
+        assert_eq!(decode(&good, &other, 4), None, "another key");
+        assert_eq!(decode(&good, &key, 3), None, "another label set");
+        assert_eq!(decode(&good[..good.len() - 1], &key, 4), None, "cut");
+        assert_eq!(decode(b"", &key, 4), None, "empty");
+        let tampered = String::from_utf8(good).unwrap().replace("0.4", "0.9");
+        assert_eq!(decode(tampered.as_bytes(), &key, 4), None, "scores that do not sum to 1");
+    }
+}

@@ -1,0 +1,118 @@
+//! `moderato check`: everything that would stop the worker, found before it starts.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Common, runtime};
+use crate::app;
+use crate::cache::Cache;
+use crate::config::{CacheSettings, Config, Needs};
+use crate::error::Exit;
+use crate::kafka::probe;
+
+/// All probes together; they run side by side.
+const BUDGET: Duration = Duration::from_secs(10);
+/// What the broker may take of it.
+const BROKER_BUDGET: Duration = Duration::from_secs(8);
+
+/// What was found, or what is wrong and the exit code it leads to.
+type Outcome = Result<String, (Exit, String)>;
+
+/// Tries one thing.
+type Probe = fn(&Config) -> Outcome;
+
+/// What was asked, and the answer.
+type Finding = (&'static str, Outcome);
+
+pub(super) fn run(common: &Common) -> Result<Exit, Exit> {
+    let loaded = common.load(&[], Needs::Kafka);
+    let (raw, checked) = match loaded {
+        Ok(loaded) => (Some(loaded.raw), loaded.checked),
+        Err(error) => (None, Err(error)),
+    };
+    if let Some(text) = raw.and_then(|raw| serde_json::to_string_pretty(&raw).ok()) {
+        println!("configuration, merged:\n{text}\n");
+    }
+    let config = match checked {
+        Ok(config) => config,
+        Err(error) => {
+            println!("FAIL  configuration: {} problem(s)", error.0.len());
+            error.0.iter().for_each(|problem| println!("      {problem}"));
+            return Err(Exit::Config);
+        }
+    };
+    println!("ok    configuration");
+    Ok(probe_all(&config))
+}
+
+fn probe_all(config: &Config) -> Exit {
+    let deadline = Instant::now() + BUDGET;
+    let (found, findings) = mpsc::channel();
+    let probes: [(&'static str, Probe); 3] = [("kafka", kafka), ("cache", cache), ("model", model)];
+    for (name, probe) in probes {
+        let (found, config) = (found.clone(), config.clone());
+        // A probe that outlives the budget is left behind; the process ends anyway.
+        thread::spawn(move || found.send((name, probe(&config))));
+    }
+    let mut missing = vec!["kafka", "cache", "model"];
+    let mut exit = Exit::Ok;
+    while !missing.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok((name, outcome)): Result<Finding, _> = findings.recv_timeout(left) else { break };
+        missing.retain(|waiting| *waiting != name);
+        match outcome {
+            Ok(what) => println!("ok    {name}: {what}"),
+            Err((code, what)) => {
+                println!("FAIL  {name}: {what}");
+                exit = if code == Exit::Config || exit == Exit::Config { Exit::Config } else { code };
+            }
+        }
+    }
+    for name in &missing {
+        println!("FAIL  {name}: no answer within {} s", BUDGET.as_secs());
+        exit = if exit == Exit::Config { exit } else { Exit::Failed };
+    }
+    exit
+}
+
+fn kafka(config: &Config) -> Outcome {
+    probe::probe(&config.kafka, BROKER_BUDGET).map_err(|what| (Exit::Failed, what))
+}
+
+/// A Redis that does not answer is no reason not to start: the worker judges without it. The check says so all the
+/// same, because somebody configured it.
+fn cache(config: &Config) -> Outcome {
+    let settings = match &config.cache {
+        CacheSettings::Off => return Ok("off: every post runs".to_owned()),
+        CacheSettings::InProcess { max_entries, .. } => {
+            return Ok(format!("in process, {max_entries} answers at most"));
+        }
+        CacheSettings::Redis(settings) => settings,
+    };
+    let runtime = runtime().map_err(|exit| (exit, "no runtime".to_owned()))?;
+    runtime.block_on(async {
+        let Cache::Redis(redis) = Cache::open(&config.cache).map_err(|what| (Exit::Config, what))? else {
+            return Ok("not redis".to_owned());
+        };
+        let mend = "start it, or mend cache.redis.url; without it every post runs on the model";
+        redis.ping().await.map_err(|what| (Exit::Failed, format!("{what}; {mend}")))?;
+        Ok(format!("redis answers ({} server(s))", settings.urls.len()))
+    })
+}
+
+fn model(config: &Config) -> Outcome {
+    let judges = app::load(config).map_err(|error| (error.exit(), error.to_string()))?;
+    let info = &judges.model.info;
+    Ok(format!(
+        "{} {} on {}, onnxruntime {}, {}; policy {} {} with {} prompt tokens",
+        info.name,
+        info.precision,
+        info.provider,
+        info.onnxruntime_version,
+        info.contract,
+        judges.policy.id,
+        judges.policy.revision,
+        info.prompt_tokens
+    ))
+}

@@ -1,0 +1,134 @@
+//! The command line: one file a verb.
+
+mod check;
+mod classify;
+mod demo;
+mod demo_table;
+mod run;
+mod schema;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config, Loaded, Needs, Setting};
+use crate::error::Exit;
+use crate::telemetry;
+
+pub use schema::{SchemaName, render as render_schema};
+
+/// Judges posts from Kafka with a Llama-architecture model in ONNX Runtime, and publishes verdicts.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Exit codes: 0 done; 1 a promise could not be kept (the log names its code); 2 mend the configuration, policy or model."
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Consume posts, publish a verdict for each, commit.
+    Run {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Judge the sample posts in this process, against an embedded Kafka protocol server.
+    Demo(demo::DemoArguments),
+    /// Judge one text and say why; or lines on standard input, verdicts as JSON lines on standard output.
+    Classify(classify::ClassifyArguments),
+    /// Check the configuration, then broker, topics, Redis, model and provider, within 10 seconds.
+    Check {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print a schema: post, verdict, dead_letter, config or asyncapi.
+    Schema {
+        /// Which.
+        name: SchemaName,
+    },
+}
+
+/// Where the configuration comes from: file, then environment, then flags.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// YAML configuration file.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key, such as `--set limits.max_in_flight=256`; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<Setting>,
+    /// Model folder (`model.path`).
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<String>,
+    /// Policy file (`policy`).
+    #[arg(long, value_name = "FILE")]
+    policy: Option<String>,
+}
+
+fn setting(text: &str) -> Result<Setting, String> {
+    let (key, value) = text.split_once('=').ok_or("KEY=VALUE is expected, such as limits.max_in_flight=256")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+impl Common {
+    /// Merges the layers; `base` lies below the file's... the environment and flags lie above the file.
+    fn load(&self, above: &[Setting], needs: Needs) -> Result<Loaded, config::ConfigError> {
+        let mut settings = config::from_environment(std::env::vars());
+        let flags = [("model.path", &self.model), ("policy", &self.policy)];
+        settings.extend(flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))));
+        settings.extend(self.set.iter().cloned());
+        settings.extend(above.iter().cloned());
+        config::load(self.config.as_deref(), &settings, needs)
+    }
+
+    /// The checked configuration with logging started, or the problems printed.
+    fn start(&self, above: &[Setting], needs: Needs) -> Result<Config, Exit> {
+        match self.load(above, needs).and_then(|loaded| loaded.checked) {
+            Ok(config) => {
+                telemetry::start(config.log_format, &config.log_filter);
+                Ok(config)
+            }
+            Err(error) => {
+                eprintln!("the configuration has {} problem(s):", error.0.len());
+                for problem in &error.0 {
+                    eprintln!("  {problem}");
+                }
+                Err(Exit::Config)
+            }
+        }
+    }
+}
+
+/// Runs the verb.
+pub fn run(arguments: Arguments) -> Exit {
+    let outcome = match arguments.verb {
+        Verb::Run { common } => run::run(&common),
+        Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Classify(arguments) => classify::run(&arguments),
+        Verb::Check { common } => check::run(&common),
+        Verb::Schema { name } => {
+            println!("{}", render_schema(name));
+            Ok(Exit::Ok)
+        }
+    };
+    outcome.unwrap_or_else(|exit| exit)
+}
+
+/// The runtime of every verb that has a road: the model, the consumer and tokenising have threads of their own.
+fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    built.map_err(|error| {
+        eprintln!("cannot start the runtime: {error}");
+        Exit::Failed
+    })
+}
+
+/// Tells why the worker ended, and the exit code that goes with it.
+fn report(error: &crate::app::AppError) -> Exit {
+    tracing::error!(error.type = error.code(), error = %error, "ended");
+    error.exit()
+}

@@ -1,0 +1,61 @@
+//! `moderato schema`: the schemas of everything that crosses the worker's border, generated from the code.
+
+use clap::ValueEnum;
+use schemars::schema_for;
+
+use crate::config;
+use crate::post::PostV1;
+use crate::rejection::DeadLetterHeaders;
+use crate::verdict::VerdictV1;
+
+/// A schema's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaName {
+    /// The input record, `post.v1`.
+    Post,
+    /// The output record, `verdict.v1`.
+    Verdict,
+    /// The headers of a dead letter.
+    #[value(name = "dead_letter")]
+    DeadLetter,
+    /// The configuration file.
+    Config,
+    /// Topics and operations, AsyncAPI 3.0.
+    Asyncapi,
+}
+
+/// The schema's text, as it stands in `schemas/`.
+pub fn render(name: SchemaName) -> String {
+    let schema = match name {
+        SchemaName::Post => schema_for!(PostV1).to_value(),
+        SchemaName::Verdict => schema_for!(VerdictV1).to_value(),
+        SchemaName::DeadLetter => schema_for!(DeadLetterHeaders).to_value(),
+        SchemaName::Config => config::schema(),
+        SchemaName::Asyncapi => return include_str!("../../schemas/asyncapi.yaml").trim_end().to_owned(),
+    };
+    serde_json::to_string_pretty(&schema).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `moderato schema NAME > schemas/FILE` brings a file up to date.
+    #[test]
+    fn the_schemas_on_disk_are_what_the_code_says() {
+        let files = [
+            (SchemaName::Post, "post.v1.json"),
+            (SchemaName::Verdict, "verdict.v1.json"),
+            (SchemaName::DeadLetter, "dead_letter.v1.json"),
+            (SchemaName::Config, "config.v1.json"),
+        ];
+        for (name, file) in files {
+            let path = format!("{}/schemas/{file}", env!("CARGO_MANIFEST_DIR"));
+            let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(
+                on_disk.trim_end() == render(name),
+                "{file} is out of date: moderato schema {name:?} > schemas/{file}"
+            );
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Raw to checked: every problem is found, named by its key, and told with a value that would work.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use secrecy::SecretString;
+
+use super::raw::{RawCache, RawCacheKind, RawConfig, RawDevice, RawKafka, RawLimits, RawModel, RawRedis, Secret};
+use super::{
+    BatchLimits, CacheSettings, Config, ConfigError, Device, GraphChoice, InputLimit, KafkaSettings, Limits,
+    ModelSettings, Needs, Problem, RedisSettings,
+};
+
+/// librdkafka keys that `kafka.options` may not set, with the reason given to whoever tries.
+const ESSENTIAL: [(&str, &str); 20] = [
+    ("bootstrap.servers", "set kafka.brokers instead"),
+    ("metadata.broker.list", "set kafka.brokers instead"),
+    ("group.id", "set kafka.group instead"),
+    ("enable.auto.commit", "an offset is committed only after its verdict was acknowledged"),
+    ("auto.commit.interval.ms", "an offset is committed only after its verdict was acknowledged"),
+    ("enable.auto.offset.store", "an offset is committed only after its verdict was acknowledged"),
+    ("enable.idempotence", "verdicts are produced idempotently"),
+    ("acks", "a verdict counts only when all in-sync replicas have it"),
+    ("request.required.acks", "a verdict counts only when all in-sync replicas have it"),
+    ("max.in.flight", "more than 5 would lose the order of verdicts"),
+    ("max.in.flight.requests.per.connection", "more than 5 would lose the order of verdicts"),
+    ("isolation.level", "posts of aborted transactions must not be judged"),
+    ("session.timeout.ms", "set kafka.session_timeout instead"),
+    ("delivery.timeout.ms", "set kafka.delivery_timeout instead"),
+    ("message.timeout.ms", "set kafka.delivery_timeout instead"),
+    ("partition.assignment.strategy", "draining on revoke rests on cooperative-sticky"),
+    ("sasl.password", "set kafka.password_file or MODERATO__KAFKA__PASSWORD, so that it is never printed"),
+    (
+        "ssl.key.password",
+        "set kafka.tls_key_password_file or MODERATO__KAFKA__TLS_KEY_PASSWORD, so that it is never printed",
+    ),
+    ("ssl.key.pem", "mount the key and name it in ssl.key.location, so that it is never printed"),
+    ("ssl.keystore.password", "use ssl.key.location and kafka.tls_key_password_file, so that it is never printed"),
+];
+
+/// Longest a call to Redis may be allowed to take: beyond it, judging again is cheaper than asking.
+const MAX_REDIS_TIMEOUT: Duration = Duration::from_millis(500);
+/// Tokens that a run needs beside the post's: the prompt's end.
+const TAIL_TOKENS: usize = 32;
+
+/// Finds all problems, then returns the checked values or the problems.
+pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError> {
+    let mut checker = Checker { needs, problems: Vec::new() };
+    let grace = checker.duration("shutdown.grace", &raw.shutdown.grace);
+    let config = Config {
+        kafka: checker.kafka(&raw.kafka),
+        model: checker.model(&raw.model, raw.limits.max_batch_tokens),
+        policy: checker.file("policy", &raw.policy, "the policy file, such as model/policies/misinformation.yaml"),
+        limits: checker.limits(&raw.limits),
+        cache: checker.cache(&raw.cache),
+        grace,
+        stall_timeout: checker.duration("shutdown.stall_timeout", &raw.shutdown.stall_timeout),
+        log_format: raw.log.format,
+        log_filter: raw.log.filter.clone(),
+    };
+    checker.require(config.kafka.drain_timeout < config.kafka.session_timeout, "kafka.drain_timeout", || {
+        format!("must be shorter than kafka.session_timeout ({}), such as 20s", raw.kafka.session_timeout)
+    });
+    checker.require(grace >= config.kafka.drain_timeout, "shutdown.grace", || {
+        format!("must be at least kafka.drain_timeout ({}), such as 30s", raw.kafka.drain_timeout)
+    });
+    let filter = tracing_subscriber::EnvFilter::from_str(&raw.log.filter);
+    checker.require(filter.is_ok(), "log.filter", || "is not a filter, such as `info,ort=warn`".to_owned());
+    if checker.problems.is_empty() { Ok(config) } else { Err(ConfigError(checker.problems)) }
+}
+
+struct Checker {
+    needs: Needs,
+    problems: Vec<Problem>,
+}
+
+impl Checker {
+    fn require(&mut self, holds: bool, key: &str, message: impl FnOnce() -> String) {
+        if !holds {
+            self.problems.push(Problem { key: key.to_owned(), message: message() });
+        }
+    }
+
+    fn duration(&mut self, key: &str, text: &str) -> Duration {
+        let parsed = SignedDuration::from_str(text).ok().and_then(|d| Duration::try_from(d).ok());
+        let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok());
+        let parsed = parsed.or(days.map(|days| Duration::from_secs(days * 86_400)));
+        let positive = parsed.filter(|duration| !duration.is_zero());
+        self.require(positive.is_some(), key, || format!("`{text}` is not a duration, such as 500ms, 20s, 5m or 7d"));
+        // The value does not matter once there is a problem; one second keeps later comparisons quiet.
+        positive.unwrap_or(Duration::from_secs(1))
+    }
+
+    fn file(&mut self, key: &str, text: &str, what: &str) -> PathBuf {
+        let path = PathBuf::from(text);
+        let message =
+            if text.is_empty() { format!("is required: {what}") } else { format!("`{text}` is not a file: {what}") };
+        self.require(path.is_file(), key, || message);
+        path
+    }
+
+    fn secret(&mut self, key: &str, value: Option<&Secret>, file: Option<&String>) -> Option<SecretString> {
+        if let (Some(_), Some(_)) = (value, file) {
+            self.require(false, key, || format!("is given twice; keep {key}_file or the environment variable"));
+        }
+        if let Some(path) = file {
+            match std::fs::read_to_string(path) {
+                Ok(text) => return Some(text.trim_end_matches(['\r', '\n']).into()),
+                Err(error) => {
+                    self.require(false, &format!("{key}_file"), || format!("`{path}` cannot be read: {error}"))
+                }
+            }
+        }
+        value.map(|secret| secret.0.as_str().into())
+    }
+
+    fn kafka(&mut self, raw: &RawKafka) -> KafkaSettings {
+        let brokers_ok = self.needs == Needs::ModelOnly || raw.brokers.split(',').all(is_host_port);
+        self.require(brokers_ok, "kafka.brokers", || {
+            format!("`{}` is not a list of host:port, such as localhost:9092", raw.brokers)
+        });
+        self.require(!raw.group.is_empty(), "kafka.group", || "is empty; try `moderato`".to_owned());
+        let topics = [
+            ("kafka.topics.posts", &raw.topics.posts),
+            ("kafka.topics.verdicts", &raw.topics.verdicts),
+            ("kafka.topics.dead_letters", &raw.topics.dead_letters),
+        ];
+        for (i, (key, topic)) in topics.iter().enumerate() {
+            self.require(is_topic(topic), key, || {
+                format!("`{topic}` is not a topic name: 1 to 249 letters, digits, `.`, `_` and `-`")
+            });
+            if let Some((other, _)) = topics[..i].iter().find(|(_, earlier)| earlier == topic) {
+                self.require(false, key, || format!("`{topic}` is also {other}; each needs a topic of its own"));
+            }
+        }
+        for (option, reason) in ESSENTIAL {
+            let key = format!("kafka.options.{option}");
+            self.require(!raw.options.contains_key(option), &key, || format!("cannot be set: {reason}"));
+        }
+        KafkaSettings {
+            brokers: raw.brokers.clone(),
+            group: raw.group.clone(),
+            posts: raw.topics.posts.clone(),
+            verdicts: raw.topics.verdicts.clone(),
+            dead_letters: raw.topics.dead_letters.clone(),
+            drain_timeout: self.duration("kafka.drain_timeout", &raw.drain_timeout),
+            session_timeout: self.duration("kafka.session_timeout", &raw.session_timeout),
+            commit_interval: self.duration("kafka.commit_interval", &raw.commit_interval),
+            delivery_timeout: self.duration("kafka.delivery_timeout", &raw.delivery_timeout),
+            password: self.secret("kafka.password", raw.password.as_ref(), raw.password_file.as_ref()),
+            tls_key_password: self.secret(
+                "kafka.tls_key_password",
+                raw.tls_key_password.as_ref(),
+                raw.tls_key_password_file.as_ref(),
+            ),
+            options: raw.options.iter().map(|(key, value)| (key.clone(), value.to_string())).collect(),
+        }
+    }
+
+    fn model(&mut self, raw: &RawModel, max_batch_tokens: usize) -> ModelSettings {
+        let path = PathBuf::from(&raw.path);
+        self.require(path.is_dir(), "model.path", || {
+            if raw.path.is_empty() {
+                "is required: a model folder, such as the one `make model` builds".to_owned()
+            } else {
+                format!("`{}` is not a folder; `python -m moderato_model export` makes one", raw.path)
+            }
+        });
+        if let Some(library) = &raw.onnxruntime {
+            self.require(Path::new(library).is_file(), "model.onnxruntime", || {
+                format!("`{library}` is not a file: libonnxruntime.so.1.31.1 of the onnxruntime==1.31.1 wheel")
+            });
+        }
+        self.require(raw.device_id >= 0, "model.device_id", || "is negative; the first GPU is 0".to_owned());
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let device_id = raw.device_id;
+        ModelSettings {
+            path,
+            onnxruntime: raw.onnxruntime.as_ref().map(PathBuf::from),
+            device: match raw.device {
+                RawDevice::Cpu => Device::Cpu,
+                RawDevice::Cuda => Device::Cuda { device_id },
+                RawDevice::Tensorrt => Device::Tensorrt { device_id },
+            },
+            intra_threads: if raw.threads == 0 { cores } else { raw.threads },
+            require_manifest: raw.require_manifest,
+            max_batch_tokens,
+            graph: GraphChoice::Auto,
+        }
+    }
+
+    fn limits(&mut self, raw: &RawLimits) -> Limits {
+        let counts = [
+            ("limits.max_in_flight", raw.max_in_flight, "1024"),
+            ("limits.max_post_bytes", raw.max_post_bytes, "1048576"),
+            ("limits.max_input_tokens", raw.max_input_tokens, "448"),
+            ("limits.max_batch_posts", raw.max_batch_posts, "64"),
+            ("limits.max_consecutive_rejections", usize::from(raw.max_consecutive_rejections > 0), "1000"),
+        ];
+        for (key, value, example) in counts {
+            self.require(value > 0, key, || format!("must be at least 1, such as {example}"));
+        }
+        let least = raw.max_input_tokens.saturating_add(TAIL_TOKENS);
+        self.require(raw.max_batch_tokens >= least, "limits.max_batch_tokens", || {
+            format!(
+                "{} cannot hold the longest post; at least {least} (limits.max_input_tokens + {TAIL_TOKENS})",
+                raw.max_batch_tokens
+            )
+        });
+        Limits {
+            max_in_flight: raw.max_in_flight,
+            max_post_bytes: raw.max_post_bytes,
+            input: InputLimit { max_input_tokens: raw.max_input_tokens, on_overlong: raw.on_overlong },
+            batch: BatchLimits { max_tokens: raw.max_batch_tokens, max_posts: raw.max_batch_posts },
+            max_consecutive_rejections: raw.max_consecutive_rejections,
+        }
+    }
+
+    fn cache(&mut self, raw: &RawCache) -> CacheSettings {
+        let ttl = self.duration("cache.ttl", &raw.ttl);
+        match raw.kind {
+            RawCacheKind::Off => CacheSettings::Off,
+            RawCacheKind::InProcess => {
+                self.require(raw.max_entries > 0, "cache.max_entries", || {
+                    "must be at least 1, such as 100000".to_owned()
+                });
+                CacheSettings::InProcess { max_entries: raw.max_entries, ttl }
+            }
+            RawCacheKind::Redis => CacheSettings::Redis(self.redis(&raw.redis, ttl)),
+        }
+    }
+
+    fn redis(&mut self, raw: &RawRedis, ttl: Duration) -> RedisSettings {
+        let timeout = self.duration("cache.redis.timeout", &raw.timeout);
+        self.require(timeout <= MAX_REDIS_TIMEOUT, "cache.redis.timeout", || {
+            format!("`{}` is too long for a cache; at most 500ms, such as 200ms", raw.timeout)
+        });
+        let urls: Vec<&str> = raw.url.split(',').map(str::trim).collect();
+        for url in &urls {
+            let known = url.starts_with("redis://") || url.starts_with("rediss://");
+            self.require(known, "cache.redis.url", || {
+                "must begin with redis:// or rediss://, such as redis://localhost:6379/0".to_owned()
+            });
+            self.require(!url.contains('@'), "cache.redis.url", || {
+                "holds a user or password; use cache.redis.username and cache.redis.password_file".to_owned()
+            });
+        }
+        self.require(raw.cluster || urls.len() == 1, "cache.redis.url", || {
+            "names several servers; set cache.redis.cluster: true, or name one".to_owned()
+        });
+        let password = self.secret("cache.redis.password", raw.password.as_ref(), raw.password_file.as_ref());
+        let ca_pem = raw.ca_file.as_ref().and_then(|path| match std::fs::read(path) {
+            Ok(pem) => Some(pem),
+            Err(error) => {
+                self.require(false, "cache.redis.ca_file", || format!("`{path}` cannot be read: {error}"));
+                None
+            }
+        });
+        let with_user = |url: &&str| with_credentials(url, raw.username.as_deref(), password.as_ref());
+        RedisSettings {
+            urls: urls.iter().map(with_user).collect(),
+            cluster: raw.cluster,
+            ca_pem,
+            timeout,
+            ttl,
+            prefix: raw.prefix.clone(),
+        }
+    }
+}
+
+fn is_host_port(text: &str) -> bool {
+    let after_protocol = text.trim().rsplit("://").next().unwrap_or_default();
+    let port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    after_protocol.rsplit_once(':').is_some_and(|(host, number)| !host.is_empty() && port(number))
+}
+
+/// Kafka's own rule for topic names.
+fn is_topic(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    (1..=249).contains(&name.len()) && name != "." && name != ".." && name.chars().all(legal)
+}
+
+fn with_credentials(url: &str, username: Option<&str>, password: Option<&SecretString>) -> SecretString {
+    use secrecy::ExposeSecret as _;
+    let (Some((scheme, rest)), true) = (url.split_once("://"), username.is_some() || password.is_some()) else {
+        return url.into();
+    };
+    let user = percent_encode(username.unwrap_or_default());
+    let secret = percent_encode(password.map_or("", |password| password.expose_secret()));
+    format!("{scheme}://{user}:{secret}@{rest}").into()
+}
+
+/// RFC 3986: everything but unreserved characters.
+fn percent_encode(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(change: impl FnOnce(&mut RawConfig)) -> Vec<String> {
+        let mut raw = RawConfig::default();
+        raw.kafka.brokers = "localhost:9092".to_owned();
+        raw.policy = "Cargo.toml".to_owned();
+        raw.model.path = "src".to_owned();
+        change(&mut raw);
+        check(&raw, Needs::Kafka).map_or_else(|error| error.0.iter().map(ToString::to_string).collect(), |_| Vec::new())
+    }
+
+    #[test]
+    fn the_defaults_need_only_brokers_policy_and_model() {
+        assert_eq!(problems(|_| ()), Vec::<String>::new());
+        let bare = check(&RawConfig::default(), Needs::Kafka).unwrap_err().0;
+        let keys: Vec<&str> = bare.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["kafka.brokers", "model.path", "policy"]);
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once_with_its_key_and_a_value_that_works() {
+        let found = problems(|raw| {
+            raw.kafka.topics.verdicts = "posts".to_owned();
+            raw.kafka.drain_timeout = "60s".to_owned();
+            raw.kafka.commit_interval = "soon".to_owned();
+            raw.limits.max_batch_tokens = 8;
+            raw.limits.max_in_flight = 0;
+            raw.cache.kind = RawCacheKind::Redis;
+            raw.cache.redis.timeout = "5s".to_owned();
+            raw.cache.redis.url = "http://x".to_owned();
+        });
+        for part in [
+            "kafka.topics.verdicts: `posts` is also kafka.topics.posts",
+            "kafka.drain_timeout: must be shorter than kafka.session_timeout (45s), such as 20s",
+            "shutdown.grace: must be at least kafka.drain_timeout (60s), such as 30s",
+            "kafka.commit_interval: `soon` is not a duration, such as 500ms",
+            "limits.max_batch_tokens: 8 cannot hold",
+            "limits.max_in_flight: must be at least 1, such as 1024",
+            "cache.redis.timeout: `5s` is too long",
+            "cache.redis.url: must begin with redis://",
+        ] {
+            assert!(found.iter().any(|problem| problem.starts_with(part)), "{part} is not in {found:#?}");
+        }
+    }
+
+    #[test]
+    fn no_option_that_a_promise_rests_on_can_be_overridden() {
+        for (option, _) in ESSENTIAL {
+            let found = problems(|raw| {
+                raw.kafka.options.insert(option.to_owned(), super::super::raw::Scalar::Text("x".to_owned()));
+            });
+            assert_eq!(found.len(), 1, "{option}");
+            assert!(found[0].starts_with(&format!("kafka.options.{option}: cannot be set")), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_redis_password_is_encoded_into_the_url_and_never_printed() {
+        let password: SecretString = "p@ss/word".into();
+        let url = with_credentials("redis://host:1/0", Some("moderato"), Some(&password));
+        use secrecy::ExposeSecret as _;
+        assert_eq!(url.expose_secret(), "redis://moderato:p%40ss%2Fword@host:1/0");
+        assert!(!format!("{url:?}").contains("p%40ss"));
+    }
+}

@@ -1,0 +1,266 @@
+//! The configuration: file, environment and flags, read in layers, checked all at once, and turned into values that
+//! need no further checking. Nothing below `app` reads the environment.
+
+mod check;
+mod layers;
+pub mod raw;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+pub use self::raw::{LogFormat, OnOverlong, RawConfig};
+
+/// One thing wrong with the configuration: which key, what, and what would work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, dotted, such as `kafka.drain_timeout`; or the file.
+    pub key: String,
+    /// What is wrong and what would work.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+/// All that is wrong with the configuration, so that one start shows every mistake.
+#[derive(Debug)]
+pub struct ConfigError(pub Vec<Problem>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problems: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&problems.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How to reach Kafka.
+    pub kafka: KafkaSettings,
+    /// Which model, on what.
+    pub model: ModelSettings,
+    /// The policy file.
+    pub policy: PathBuf,
+    /// Bounds.
+    pub limits: Limits,
+    /// Which cache.
+    pub cache: CacheSettings,
+    /// How long posts in flight may take to finish after SIGTERM.
+    pub grace: Duration,
+    /// How long a partition may stand still.
+    pub stall_timeout: Duration,
+    /// Shape of log lines.
+    pub log_format: LogFormat,
+    /// Which log lines.
+    pub log_filter: String,
+}
+
+/// How the worker reaches Kafka and what it reads and writes there.
+#[derive(Debug, Clone)]
+pub struct KafkaSettings {
+    /// Bootstrap servers.
+    pub brokers: String,
+    /// Consumer group.
+    pub group: String,
+    /// Input topic of `post.v1` records.
+    pub posts: String,
+    /// Output topic of `verdict.v1` records.
+    pub verdicts: String,
+    /// Topic for posts that cannot be judged.
+    pub dead_letters: String,
+    /// How long a revoked partition's posts may take to finish.
+    pub drain_timeout: Duration,
+    /// How long the group waits for a silent member.
+    pub session_timeout: Duration,
+    /// How often finished offsets are committed.
+    pub commit_interval: Duration,
+    /// How long a verdict or dead letter may take to be acknowledged.
+    pub delivery_timeout: Duration,
+    /// SASL password.
+    pub password: Option<SecretString>,
+    /// Password of the TLS client key.
+    pub tls_key_password: Option<SecretString>,
+    /// Further librdkafka options, passed through.
+    pub options: BTreeMap<String, String>,
+}
+
+/// Which model, on what.
+#[derive(Debug, Clone)]
+pub struct ModelSettings {
+    /// The model folder.
+    pub path: PathBuf,
+    /// ONNX Runtime's shared library; `ORT_DYLIB_PATH` otherwise.
+    pub onnxruntime: Option<PathBuf>,
+    /// Execution provider.
+    pub device: Device,
+    /// Threads of one run, at least 1.
+    pub intra_threads: usize,
+    /// Whether a folder without manifest is refused.
+    pub require_manifest: bool,
+    /// The largest run, for warming up.
+    pub max_batch_tokens: usize,
+    /// Which graph; anything but `Auto` is for comparing them.
+    pub graph: GraphChoice,
+}
+
+/// Execution provider and device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// The CPU.
+    Cpu,
+    /// CUDA.
+    Cuda {
+        /// Which GPU.
+        device_id: i32,
+    },
+    /// TensorRT.
+    Tensorrt {
+        /// Which GPU.
+        device_id: i32,
+    },
+}
+
+impl Device {
+    /// `cpu`, `cuda` or `tensorrt`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda { .. } => "cuda",
+            Self::Tensorrt { .. } => "tensorrt",
+        }
+    }
+}
+
+/// Which of a folder's graphs answers, and how it gets the prompt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum GraphChoice {
+    /// `classify` where there is one, else `full` with the shared prompt.
+    #[default]
+    Auto,
+    /// `classify`.
+    Classify,
+    /// `full`, the prompt's cache shared.
+    FullSharedPrompt,
+    /// `full`, the prompt run again for every row.
+    FullWholePrompt,
+}
+
+/// How much of a post the model sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputLimit {
+    /// Most tokens of a post, without the prompt.
+    pub max_input_tokens: usize,
+    /// What happens to a longer one.
+    pub on_overlong: OnOverlong,
+}
+
+/// The largest run of the model that is legal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Longest row times rows.
+    pub max_tokens: usize,
+    /// Rows.
+    pub max_posts: usize,
+}
+
+/// Bounds on what travels.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Permits: posts in flight.
+    pub max_in_flight: usize,
+    /// Largest value that is decoded, in bytes.
+    pub max_post_bytes: usize,
+    /// How much of a post the model sees.
+    pub input: InputLimit,
+    /// The largest run of the model.
+    pub batch: BatchLimits,
+    /// Rejections in a row that end the worker.
+    pub max_consecutive_rejections: u64,
+}
+
+/// Which cache.
+#[derive(Debug, Clone)]
+pub enum CacheSettings {
+    /// Shared between workers.
+    Redis(RedisSettings),
+    /// This process only.
+    InProcess {
+        /// Most answers kept.
+        max_entries: u64,
+        /// How long an answer is kept.
+        ttl: Duration,
+    },
+    /// None: every post runs.
+    Off,
+}
+
+/// How to reach Redis.
+#[derive(Debug, Clone)]
+pub struct RedisSettings {
+    /// `redis://` or `rediss://` URLs, with the password inside if there is one: one server, or a cluster's seed nodes.
+    pub urls: Vec<SecretString>,
+    /// Whether the servers form a cluster.
+    pub cluster: bool,
+    /// PEM of the certificate authority for `rediss://`; the system's trust store otherwise.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Longest time any call may take.
+    pub timeout: Duration,
+    /// How long an answer is kept.
+    pub ttl: Duration,
+    /// Put before every key.
+    pub prefix: String,
+}
+
+/// A layer above the file: dotted key and value, from the environment or a flag.
+pub type Setting = (String, String);
+
+/// What was read, before and after checking.
+pub struct Loaded {
+    /// The merged file, environment and flags; printing it shows no secret.
+    pub raw: RawConfig,
+    /// The checked values, or everything that is wrong.
+    pub checked: Result<Config, ConfigError>,
+}
+
+/// Whether the verb at hand talks to Kafka: only then must brokers be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Brokers, topics and group.
+    Kafka,
+    /// Only model, policy and limits.
+    ModelOnly,
+}
+
+/// Reads the file (if any), lays the settings over it in order, and checks the whole.
+pub fn load(file: Option<&Path>, settings: &[Setting], needs: Needs) -> Result<Loaded, ConfigError> {
+    let raw = layers::merge(file, settings)?;
+    let checked = check::check(&raw, needs);
+    Ok(Loaded { raw, checked })
+}
+
+/// The settings that environment variables `MODERATO__SECTION__KEY` make.
+pub fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Vec<Setting> {
+    let mut settings: Vec<Setting> = variables
+        .filter_map(|(name, value)| {
+            let key = name.strip_prefix("MODERATO__")?.to_ascii_lowercase().replace("__", ".");
+            Some((key, value))
+        })
+        .collect();
+    settings.sort();
+    settings
+}
+
+/// The JSON Schema of the configuration.
+pub fn schema() -> serde_json::Value {
+    layers::schema()
+}

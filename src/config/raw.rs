@@ -1,0 +1,346 @@
+//! What the configuration file may say: names, types and defaults, nothing checked yet. `schemas/config.v1.json` is
+//! generated from here. Durations are text such as `500ms`, `20s`, `7d`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// moderato's configuration: a YAML file, then environment variables `MODERATO__SECTION__KEY`, then flags.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "moderato configuration v1")]
+pub struct RawConfig {
+    /// Kafka: where posts come from and verdicts go.
+    pub kafka: RawKafka,
+    /// The model that judges.
+    pub model: RawModel,
+    /// Policy file: YAML, or Markdown with front matter. Required.
+    pub policy: String,
+    /// Bounds on posts and on what is in flight.
+    pub limits: RawLimits,
+    /// Where answers are kept, so that nothing is computed twice.
+    pub cache: RawCache,
+    /// How the worker stops, and when it gives up.
+    pub shutdown: RawShutdown,
+    /// What is logged, and how.
+    pub log: RawLog,
+}
+
+/// Kafka: where posts come from and verdicts go.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawKafka {
+    /// Bootstrap servers, `host:port`, separated by commas. Required.
+    pub brokers: String,
+    /// Consumer group of the worker pool.
+    pub group: String,
+    /// Topics.
+    pub topics: RawTopics,
+    /// How long a revoked partition's posts may take to finish; shorter than `session_timeout`.
+    pub drain_timeout: String,
+    /// How long the group waits for a silent member.
+    pub session_timeout: String,
+    /// How often finished offsets are committed.
+    pub commit_interval: String,
+    /// How long a verdict or dead letter may take to be acknowledged before the worker stops.
+    pub delivery_timeout: String,
+    /// SASL password. Only from `MODERATO__KAFKA__PASSWORD`; in a file, use `password_file`.
+    pub password: Option<Secret>,
+    /// File that holds the SASL password.
+    pub password_file: Option<String>,
+    /// Password of the TLS client key. Only from `MODERATO__KAFKA__TLS_KEY_PASSWORD`; in a file, use the next one.
+    pub tls_key_password: Option<Secret>,
+    /// File that holds the password of the TLS client key.
+    pub tls_key_password_file: Option<String>,
+    /// Further librdkafka options, passed through: `security.protocol`, `sasl.mechanism`, `sasl.username`,
+    /// `ssl.ca.location`, `fetch.min.bytes`, ... Those that the promises rest on are refused.
+    pub options: BTreeMap<String, Scalar>,
+}
+
+/// Topics.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawTopics {
+    /// `post.v1` records are read from here.
+    pub posts: String,
+    /// `verdict.v1` records go here.
+    pub verdicts: String,
+    /// Posts that cannot be judged go here, unchanged, with `moderato.error.*` headers.
+    pub dead_letters: String,
+}
+
+/// The model that judges.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawModel {
+    /// Model folder. Required.
+    pub path: String,
+    /// ONNX Runtime's shared library, `libonnxruntime.so.1.31.1`; otherwise `ORT_DYLIB_PATH` is asked.
+    pub onnxruntime: Option<String>,
+    /// Execution provider. One that was asked for and is not there ends the start; it is never replaced by the CPU.
+    pub device: RawDevice,
+    /// Which GPU, for `cuda` and `tensorrt`.
+    pub device_id: i32,
+    /// Threads of the model's run; 0 takes one for each core.
+    pub threads: usize,
+    /// Whether a folder without `manifest.json` is refused. Digests are part of every verdict either way.
+    pub require_manifest: bool,
+}
+
+/// Execution providers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawDevice {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU through CUDA.
+    Cuda,
+    /// An NVIDIA GPU through TensorRT.
+    Tensorrt,
+}
+
+/// Bounds on posts and on what is in flight.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLimits {
+    /// Posts in flight at once; beyond it, partitions pause.
+    pub max_in_flight: usize,
+    /// Largest record value, in bytes; a larger one is dead-lettered unread.
+    pub max_post_bytes: usize,
+    /// Most tokens of a post that the model sees.
+    pub max_input_tokens: usize,
+    /// What happens to a longer post; the verdict says so.
+    pub on_overlong: OnOverlong,
+    /// Largest run of the model: longest row times rows, in tokens. At least `max_input_tokens`, with room for the
+    /// prompt's end.
+    pub max_batch_tokens: usize,
+    /// Most rows in one run.
+    pub max_batch_posts: usize,
+    /// Rejections in a row that stop the worker: most likely somebody broke a schema.
+    pub max_consecutive_rejections: u64,
+}
+
+/// What happens to a post longer than `max_input_tokens`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnOverlong {
+    /// Keep the first three quarters and the last quarter of what fits.
+    #[default]
+    TruncateMiddle,
+    /// Keep the beginning.
+    TruncateTail,
+    /// Dead-letter the post.
+    Reject,
+}
+
+/// Where answers are kept.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawCache {
+    /// Which cache.
+    pub kind: RawCacheKind,
+    /// How long an answer is kept.
+    pub ttl: String,
+    /// Most answers kept, for `in_process`.
+    pub max_entries: u64,
+    /// Redis, for `redis`.
+    pub redis: RawRedis,
+}
+
+/// Kinds of cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawCacheKind {
+    /// Shared between workers.
+    Redis,
+    /// This process only.
+    #[default]
+    InProcess,
+    /// None.
+    Off,
+}
+
+/// How to reach Redis.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawRedis {
+    /// `redis://host:6379/0`, or `rediss://` for TLS; a cluster's seed nodes separated by commas. No password in it.
+    pub url: String,
+    /// Whether the servers form a cluster.
+    pub cluster: bool,
+    /// ACL user.
+    pub username: Option<String>,
+    /// Password. Only from `MODERATO__CACHE__REDIS__PASSWORD`; in a file, use `password_file`.
+    pub password: Option<Secret>,
+    /// File that holds the password.
+    pub password_file: Option<String>,
+    /// PEM file of the certificate authority, for `rediss://`; otherwise the system's trust store.
+    pub ca_file: Option<String>,
+    /// Longest time a call may take, at most `500ms`.
+    pub timeout: String,
+    /// Put before every key.
+    pub prefix: String,
+}
+
+/// How the worker stops, and when it gives up.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawShutdown {
+    /// How long posts in flight may take to finish after SIGTERM; at least `kafka.drain_timeout`.
+    pub grace: String,
+    /// How long a partition may stand still with posts in flight before the worker stops.
+    pub stall_timeout: String,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawLog {
+    /// `auto` writes text to a terminal and JSON otherwise. Logs go to standard error.
+    pub format: LogFormat,
+    /// Which, in the syntax of tracing's `EnvFilter`, such as `info,ort=warn`.
+    pub filter: String,
+}
+
+/// Shapes of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Text to a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A value of a librdkafka option.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Scalar {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// Anything else.
+    Text(String),
+}
+
+impl std::fmt::Display for Scalar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Scalar::Bool(value) => value.fmt(f),
+            Scalar::Integer(value) => value.fmt(f),
+            Scalar::Text(value) => value.fmt(f),
+        }
+    }
+}
+
+/// A secret as read; printing shows only that there is one.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("[redacted]")
+    }
+}
+
+impl Default for RawKafka {
+    fn default() -> Self {
+        Self {
+            brokers: String::new(),
+            group: "moderato".to_owned(),
+            topics: RawTopics::default(),
+            drain_timeout: "20s".to_owned(),
+            session_timeout: "45s".to_owned(),
+            commit_interval: "1s".to_owned(),
+            delivery_timeout: "60s".to_owned(),
+            password: None,
+            password_file: None,
+            tls_key_password: None,
+            tls_key_password_file: None,
+            options: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for RawTopics {
+    fn default() -> Self {
+        Self {
+            posts: "posts".to_owned(),
+            verdicts: "verdicts".to_owned(),
+            dead_letters: "posts.dead-letters".to_owned(),
+        }
+    }
+}
+
+impl Default for RawModel {
+    fn default() -> Self {
+        Self {
+            path: String::new(),
+            onnxruntime: None,
+            device: RawDevice::default(),
+            device_id: 0,
+            threads: 0,
+            require_manifest: true,
+        }
+    }
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self {
+            max_in_flight: 1024,
+            max_post_bytes: 1 << 20,
+            max_input_tokens: 448,
+            on_overlong: OnOverlong::default(),
+            max_batch_tokens: 512,
+            max_batch_posts: 64,
+            max_consecutive_rejections: 1000,
+        }
+    }
+}
+
+impl Default for RawCache {
+    fn default() -> Self {
+        Self { kind: RawCacheKind::default(), ttl: "7d".to_owned(), max_entries: 100_000, redis: RawRedis::default() }
+    }
+}
+
+impl Default for RawRedis {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379/0".to_owned(),
+            cluster: false,
+            username: None,
+            password: None,
+            password_file: None,
+            ca_file: None,
+            timeout: "200ms".to_owned(),
+            prefix: "moderato".to_owned(),
+        }
+    }
+}
+
+impl Default for RawShutdown {
+    fn default() -> Self {
+        Self { grace: "30s".to_owned(), stall_timeout: "5m".to_owned() }
+    }
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self { format: LogFormat::default(), filter: "info,ort=warn".to_owned() }
+    }
+}

@@ -1,0 +1,115 @@
+//! The ways the whole worker can end, each with a stable code, and the process exit codes.
+
+use thiserror::Error;
+
+/// The worker can no longer keep its promise: it drains shortly, logs this once and exits with 1, and a replica
+/// redelivers what was not finished.
+#[derive(Debug, Clone, Error)]
+pub enum Fatal {
+    /// A verdict could not be delivered within `kafka.delivery_timeout`.
+    #[error(
+        "a verdict for {topic} could not be delivered: {cause}. Check that the topic exists, that its max.message.bytes fits a verdict, and that this worker may write to it"
+    )]
+    VerdictUndeliverable {
+        /// Destination topic.
+        topic: String,
+        /// What the broker or client said.
+        cause: String,
+    },
+    /// A dead letter could not be delivered.
+    #[error(
+        "a dead letter for {topic} could not be delivered: {cause}. Check that the topic exists, that its max.message.bytes is at least the input topic's, and that this worker may write to it"
+    )]
+    DeadLetterUndeliverable {
+        /// Destination topic.
+        topic: String,
+        /// What the broker or client said.
+        cause: String,
+    },
+    /// Too many posts in a row were rejected: most likely somebody broke a schema.
+    #[error(
+        "{count} posts in a row were rejected (limits.max_consecutive_rejections), the last as {reason}; look at the dead-letter topic before restarting"
+    )]
+    TooManyRejections {
+        /// How many in a row.
+        count: u64,
+        /// The last one's reason.
+        reason: &'static str,
+    },
+    /// Work was in flight and the next offset did not move for `stall_timeout`.
+    #[error("partition {partition}: {in_flight} posts in flight and no progress for {seconds} s (stall_timeout)")]
+    Stalled {
+        /// The partition.
+        partition: i32,
+        /// How many of its posts are in flight.
+        in_flight: usize,
+        /// For how long, in seconds.
+        seconds: u64,
+    },
+    /// The Kafka client says it cannot go on (fenced, unauthorised, fatal client error).
+    #[error("the Kafka client cannot go on: {cause}")]
+    Kafka {
+        /// What it said.
+        cause: String,
+    },
+    /// The model fails on everything: the device or the session is lost.
+    #[error("the model failed on every row of a batch of {rows}: {cause}")]
+    ModelLost {
+        /// Rows in the batch.
+        rows: usize,
+        /// What ONNX Runtime said.
+        cause: String,
+    },
+    /// Standard output could not be written (`moderato classify`).
+    #[error("cannot write verdicts: {cause}")]
+    Output {
+        /// What the operating system said.
+        cause: String,
+    },
+    /// A part of the worker ended although its input was still open: a defect.
+    #[error("{part} ended unexpectedly: {cause}")]
+    Internal {
+        /// Which part.
+        part: &'static str,
+        /// What it said.
+        cause: String,
+    },
+}
+
+impl Fatal {
+    /// The stable code, for logs and the README's table.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Fatal::VerdictUndeliverable { .. } => "verdict_undeliverable",
+            Fatal::DeadLetterUndeliverable { .. } => "dead_letter_undeliverable",
+            Fatal::TooManyRejections { .. } => "too_many_rejections",
+            Fatal::Stalled { .. } => "stalled",
+            Fatal::Kafka { .. } => "kafka_lost",
+            Fatal::ModelLost { .. } => "model_lost",
+            Fatal::Output { .. } => "output",
+            Fatal::Internal { .. } => "internal",
+        }
+    }
+}
+
+/// What the process says when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or told to stop and drained.
+    Ok,
+    /// The worker could not keep its promise, or a check found a fault outside the configuration.
+    Failed,
+    /// The operator must fix the command line, the configuration, the policy or the model folder.
+    Config,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub fn code(self) -> i32 {
+        match self {
+            Exit::Ok => 0,
+            Exit::Failed => 1,
+            Exit::Config => 2,
+        }
+    }
+}

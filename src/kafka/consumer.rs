@@ -1,0 +1,372 @@
+//! The consumer thread: the only owner of the Kafka consumer and of the ledger.
+//!
+//! It takes a permit before it polls, enters every record in the ledger, commits finished prefixes, and drains when
+//! partitions are revoked or the worker stops. Rebalance events are queued by the client's callback and answered here,
+//! right after the poll that brought them: so the ledger needs no lock, and draining blocks nothing that feeds it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::config::KafkaSettings;
+use crate::error::Fatal;
+use crate::kafka::ledger::Ledger;
+use crate::receipt::{Envelope, Headers, NextOffset, Offset, Original, Partition, RawMessage, Receipt};
+
+/// Longest wait for a record; also how late a stop or a settled receipt can be noticed while nothing arrives.
+const POLL: Duration = Duration::from_millis(20);
+/// Records taken in one turn before settling, committing and the watchdog get theirs.
+const RECORDS_A_TURN: usize = 512;
+
+/// What the consumer thread is built from.
+pub struct Parts {
+    /// Where and what to read.
+    pub settings: KafkaSettings,
+    /// Permits: how many posts may be in flight.
+    pub max_in_flight: usize,
+    /// Longest time a partition may stand still with posts in flight.
+    pub stall_timeout: Duration,
+    /// Longest time that draining at shutdown may take.
+    pub grace: Duration,
+    /// To prepare; has room for every permit, so sending never waits.
+    pub intake: mpsc::Sender<Envelope<RawMessage>>,
+    /// From conclude: finished receipts.
+    pub settled: Receiver<Receipt>,
+    /// Cancelled when the worker is to stop.
+    pub stop: CancellationToken,
+}
+
+/// Connects and starts the thread. It ends with `Ok` when told to stop and drained.
+pub fn spawn(parts: Parts) -> Result<JoinHandle<Result<(), Fatal>>, Fatal> {
+    let consumer: BaseConsumer<Context> =
+        parts.settings.consumer().create_with_context(Context::default()).map_err(lost)?;
+    consumer.subscribe(&[&parts.settings.posts]).map_err(lost)?;
+    let topic = Arc::from(parts.settings.posts.as_str());
+    let mut thread = ConsumerThread {
+        consumer,
+        topic,
+        ledger: Ledger::default(),
+        outstanding: 0,
+        paused: false,
+        next_commit: Instant::now() + parts.settings.commit_interval,
+        parts,
+    };
+    thread::Builder::new()
+        .name("consumer".to_owned())
+        .spawn(move || {
+            let outcome = thread.run();
+            thread.leave(outcome.is_ok());
+            outcome
+        })
+        .map_err(|error| Fatal::Internal { part: "consumer", cause: error.to_string() })
+}
+
+fn lost(error: KafkaError) -> Fatal {
+    Fatal::Kafka { cause: error.to_string() }
+}
+
+struct ConsumerThread {
+    consumer: BaseConsumer<Context>,
+    topic: Arc<str>,
+    ledger: Ledger,
+    /// Permits taken: records delivered whose receipt has not come back, those of older epochs included.
+    outstanding: usize,
+    paused: bool,
+    next_commit: Instant,
+    parts: Parts,
+}
+
+impl ConsumerThread {
+    fn run(&mut self) -> Result<(), Fatal> {
+        while !self.parts.stop.is_cancelled() {
+            self.settle_ready();
+            self.pause_or_resume();
+            self.poll()?;
+            self.answer_rebalances()?;
+            if Instant::now() >= self.next_commit {
+                self.commit(&self.ledger.partitions());
+                self.next_commit = Instant::now() + self.parts.settings.commit_interval;
+            }
+            self.watch_for_stall()?;
+        }
+        Ok(())
+    }
+
+    /// Out of permits: pause, but keep polling, so that the group membership lives. Resume at half.
+    fn pause_or_resume(&mut self) {
+        let capacity = self.parts.max_in_flight;
+        if !self.paused && self.outstanding >= capacity {
+            self.switch(true, &self.ledger.partitions());
+            self.paused = true;
+        } else if self.paused && self.outstanding <= capacity / 2 {
+            self.switch(false, &self.ledger.partitions());
+            self.paused = false;
+        }
+    }
+
+    fn switch(&self, pause: bool, partitions: &[Partition]) {
+        let list = self.list(partitions);
+        let outcome = if pause { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        if let Err(error) = outcome {
+            warn!(%error, pause, ?partitions, "cannot pause or resume partitions");
+        }
+    }
+
+    fn poll(&mut self) -> Result<(), Fatal> {
+        let mut wait = POLL;
+        if self.paused {
+            // Nothing will come from Kafka; wait for receipts instead and only serve events.
+            if let Ok(receipt) = self.parts.settled.recv_timeout(POLL) {
+                self.settle(receipt);
+            }
+            wait = Duration::ZERO;
+        }
+        for _ in 0..RECORDS_A_TURN.min(self.parts.max_in_flight.saturating_sub(self.outstanding)).max(1) {
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => {
+                    deliver(&mut self.ledger, &mut self.outstanding, &self.topic, &self.parts, &message)?
+                }
+                Some(Err(error)) => unless_fatal(&error)?,
+            }
+            wait = Duration::ZERO;
+        }
+        Ok(())
+    }
+
+    fn settle_ready(&mut self) {
+        while let Ok(receipt) = self.parts.settled.try_recv() {
+            self.settle(receipt);
+        }
+    }
+
+    fn settle(&mut self, receipt: Receipt) {
+        self.outstanding -= 1;
+        let _ = self.ledger.settle(receipt, Instant::now());
+    }
+
+    fn answer_rebalances(&mut self) -> Result<(), Fatal> {
+        for event in self.consumer.context().take() {
+            match event {
+                Rebalance::Assign(partitions) => self.assign(&partitions).map_err(lost)?,
+                Rebalance::Revoke(partitions) => self.revoke(&partitions).map_err(lost)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
+        let epoch = self.ledger.assign(partitions.iter().copied(), Instant::now());
+        let list = self.list(partitions);
+        match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list)?,
+            _ => self.consumer.assign(&list)?,
+        }
+        // Pausing is local and survives a revoke (librdkafka 1849): set both ways for what has just come.
+        self.switch(self.paused, partitions);
+        info!(?partitions, epoch = epoch.0, "partitions assigned");
+        Ok(())
+    }
+
+    fn revoke(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
+        let lost = self.consumer.assignment_lost();
+        if !lost {
+            self.drain(partitions, Instant::now() + self.parts.settings.drain_timeout);
+        }
+        let left = self.ledger.in_flight(partitions);
+        self.ledger.forget(partitions);
+        match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(&self.list(partitions))?,
+            _ => self.consumer.unassign()?,
+        }
+        info!(?partitions, lost, left_unfinished = left, "partitions revoked");
+        Ok(())
+    }
+
+    /// Waits until nothing of these partitions is in flight, or for the deadline, then commits what is finished.
+    /// What is not finished by then is judged again by whoever gets the partition.
+    fn drain(&mut self, partitions: &[Partition], deadline: Instant) {
+        while self.ledger.in_flight(partitions) > 0 {
+            match self.parts.settled.recv_deadline(deadline) {
+                Ok(receipt) => self.settle(receipt),
+                Err(_) => break,
+            }
+        }
+        self.commit(partitions);
+    }
+
+    /// Synchronous: the outcome of an asynchronous commit is never reported. A failed commit is tried again at the
+    /// next interval; the posts in between may be judged twice, never lost.
+    fn commit(&mut self, partitions: &[Partition]) {
+        let offsets = self.ledger.to_commit(partitions);
+        if offsets.is_empty() {
+            return;
+        }
+        match self.commit_list(&offsets).and_then(|list| self.consumer.commit(&list, CommitMode::Sync)) {
+            Ok(()) => {
+                debug!(?offsets, "offsets committed");
+                self.ledger.committed(&offsets);
+            }
+            Err(error) => warn!(%error, ?offsets, "cannot commit offsets now"),
+        }
+    }
+
+    fn commit_list(&self, offsets: &[(Partition, NextOffset)]) -> KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (partition, next) in offsets {
+            list.add_partition_offset(&self.topic, *partition, rdkafka::Offset::Offset(next.0))?;
+        }
+        Ok(list)
+    }
+
+    fn list(&self, partitions: &[Partition]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.topic, *partition);
+        }
+        list
+    }
+
+    fn watch_for_stall(&self) -> Result<(), Fatal> {
+        match self.ledger.stalled(Instant::now(), self.parts.stall_timeout) {
+            None => Ok(()),
+            Some(stall) => Err(Fatal::Stalled {
+                partition: stall.partition,
+                in_flight: stall.in_flight,
+                seconds: stall.since.as_secs(),
+            }),
+        }
+    }
+
+    /// Drains everything, or only commits what is finished when the road is broken; dropping the consumer afterwards
+    /// leaves the group.
+    fn leave(&mut self, road_is_whole: bool) {
+        let partitions = self.ledger.partitions();
+        let patience = if road_is_whole { self.parts.grace } else { Duration::ZERO };
+        self.settle_ready();
+        self.drain(&partitions, Instant::now() + patience);
+        info!(?partitions, left_unfinished = self.ledger.in_flight(&partitions), "consumer drained");
+        self.ledger.forget(&partitions);
+        self.consumer.context().closing.store(true, Ordering::Release);
+    }
+}
+
+/// Takes a permit and enters the record in the ledger before anything else can go wrong with it.
+fn deliver(
+    ledger: &mut Ledger,
+    outstanding: &mut usize,
+    topic: &Arc<str>,
+    parts: &Parts,
+    message: &BorrowedMessage<'_>,
+) -> Result<(), Fatal> {
+    let received = Instant::now();
+    let Some(receipt) = ledger.deliver(message.partition(), Offset(message.offset()), received) else {
+        return Ok(());
+    };
+    *outstanding += 1;
+    let headers = message.headers().map(|headers| Arc::new(headers.detach()) as _);
+    let original = Original {
+        topic: topic.clone(),
+        partition: message.partition(),
+        offset: Offset(message.offset()),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: Headers(headers),
+    };
+    let envelope = Envelope { body: RawMessage, receipt, original: Arc::new(original), received };
+    parts.intake.try_send(envelope).map_err(|error| Fatal::Internal {
+        part: "prepare",
+        cause: match error {
+            mpsc::error::TrySendError::Full(_) => "a record arrived without a permit".to_owned(),
+            mpsc::error::TrySendError::Closed(_) => "it no longer takes posts".to_owned(),
+        },
+    })
+}
+
+/// What librdkafka retries by itself is logged; what only the operator can mend ends the worker.
+fn unless_fatal(error: &KafkaError) -> Result<(), Fatal> {
+    use RDKafkaErrorCode::{
+        Authentication, ClusterAuthorizationFailed, GroupAuthorizationFailed, SaslAuthenticationFailed,
+        TopicAuthorizationFailed, UnknownTopic, UnknownTopicOrPartition, UnsupportedSASLMechanism,
+    };
+    if matches!(error, KafkaError::PartitionEOF(_)) {
+        return Ok(());
+    }
+    let hopeless = matches!(error, KafkaError::MessageConsumptionFatal(_))
+        || matches!(
+            error.rdkafka_error_code(),
+            Some(
+                UnknownTopicOrPartition
+                    | UnknownTopic
+                    | TopicAuthorizationFailed
+                    | GroupAuthorizationFailed
+                    | ClusterAuthorizationFailed
+                    | SaslAuthenticationFailed
+                    | UnsupportedSASLMechanism
+                    | Authentication
+            )
+        );
+    if hopeless {
+        return Err(Fatal::Kafka { cause: format!("{error}; `moderato check` says what is missing") });
+    }
+    warn!(%error, "kafka consumer");
+    Ok(())
+}
+
+enum Rebalance {
+    Assign(Vec<Partition>),
+    Revoke(Vec<Partition>),
+}
+
+#[derive(Default)]
+struct Context {
+    events: Mutex<Vec<Rebalance>>,
+    /// Set when the consumer is about to be dropped: from then on nobody answers queued events, so the callback
+    /// itself gives partitions up, without which closing would never end.
+    closing: AtomicBool,
+}
+
+impl Context {
+    fn take(&self) -> Vec<Rebalance> {
+        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ClientContext for Context {}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::Acquire) {
+            let given_up = match consumer.rebalance_protocol() {
+                RebalanceProtocol::Cooperative if !assigned => consumer.incremental_unassign(list),
+                _ => consumer.unassign(),
+            };
+            if let Err(error) = given_up {
+                warn!(%error, "cannot give partitions up while closing");
+            }
+            return;
+        }
+        // `elements()` panics on an empty list (rust-rdkafka 681).
+        let partitions = if list.count() == 0 {
+            Vec::new()
+        } else {
+            list.elements().iter().map(|element| element.partition()).collect()
+        };
+        let event = if assigned { Rebalance::Assign(partitions) } else { Rebalance::Revoke(partitions) };
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+}

@@ -1,0 +1,23 @@
+//! moderato: posts in from Kafka, verdicts out, judged by a Llama-architecture model in ONNX Runtime.
+//!
+//! The road: the consumer thread polls a record and enters its offset in the ledger; prepare decodes it, tokenises it
+//! and asks twins and cache; the batcher gathers like lengths; the model's thread scores them over the shared prompt;
+//! conclude applies the policy, publishes in order and settles; the ledger moves; the next offset is committed.
+//! Nothing travels backwards but the receipt that says "this offset is finished".
+//!
+//! Direction of use, one way only: `main`, `cli` → `app` → `pipeline` → `kafka` | `cache` | `model` → the rest.
+
+pub mod app;
+pub mod cache;
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod kafka;
+pub mod model;
+pub mod pipeline;
+pub mod policy;
+pub mod post;
+pub mod receipt;
+pub mod rejection;
+pub mod telemetry;
+pub mod verdict;

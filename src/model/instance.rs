@@ -1,0 +1,63 @@
+//! One model on one device, owned by one thread: rows of token ids in, scores out.
+
+use super::{cascade::CascadeEngine, error::ModelError, full::FullEngine, scores::RowScores};
+
+/// A loaded model. `&mut` throughout: a session does one run at a time.
+pub struct Instance {
+    engine: Engine,
+}
+
+enum Engine {
+    Cascade(CascadeEngine),
+    Full(Box<FullEngine>),
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let engine = match self.engine {
+            Engine::Cascade(_) => "cascade",
+            Engine::Full(_) => "full",
+        };
+        f.debug_struct("Instance").field("engine", &engine).finish_non_exhaustive()
+    }
+}
+
+impl Instance {
+    pub(super) fn cascade(engine: CascadeEngine) -> Self {
+        Self { engine: Engine::Cascade(engine) }
+    }
+
+    pub(super) fn full(engine: FullEngine) -> Self {
+        Self { engine: Engine::Full(Box::new(engine)) }
+    }
+
+    /// Scores rows of post and tail ids, in their order. Rows may differ in length and do not affect each other.
+    pub fn classify(&mut self, rows: &[&[u32]]) -> Result<Vec<RowScores>, ModelError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        if rows.iter().any(|row| row.is_empty()) {
+            return Err(ModelError::run("a row has no token: every row ends with the prompt's tail"));
+        }
+        let scores = match &mut self.engine {
+            Engine::Cascade(engine) => engine.classify(rows)?,
+            Engine::Full(engine) => engine.classify(rows)?,
+        };
+        if scores.iter().all(RowScores::is_finite) {
+            return Ok(scores);
+        }
+        Err(ModelError::run("the model gave a score that is no number: the weights or their precision are broken"))
+    }
+
+    /// Runs the shapes that cost the most, so that a device without the memory fails before the first post: one
+    /// row of `tokens`, and as many short rows as fit into `tokens`.
+    pub(super) fn warm_up(&mut self, id: u32, tokens: usize, longest_row: usize) -> Result<(), ModelError> {
+        const SHORT: usize = 32;
+        let tokens = tokens.max(1);
+        let long = vec![id; tokens.min(longest_row.max(1))];
+        self.classify(&[&long])?;
+        let short = vec![id; SHORT.min(long.len())];
+        self.classify(&vec![short.as_slice(); (tokens / short.len()).max(1)])?;
+        Ok(())
+    }
+}

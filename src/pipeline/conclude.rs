@@ -1,0 +1,119 @@
+//! The end of the road: puts finished posts back in order, publishes them, and settles each offset only after what it
+//! became is durable.
+
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::error::Fatal;
+use crate::kafka::publisher::Outgoing;
+use crate::pipeline::Finished;
+use crate::pipeline::judge::Judge;
+use crate::pipeline::outlet::Outlet;
+use crate::pipeline::sequencer::Sequencer;
+use crate::pipeline::tally::{Tally, add};
+use crate::receipt::{Envelope, Original, Receipt};
+use crate::verdict::{Source, VerdictV1};
+
+/// Finished posts taken at once.
+const CHUNK: usize = 64;
+
+/// What conclude is built from.
+pub struct Parts {
+    /// Gives verdicts.
+    pub judge: Judge,
+    /// Where they go.
+    pub outlet: Outlet,
+    /// To the source: settled receipts.
+    pub settled: Sender<Receipt>,
+    /// Rejections in a row that end the worker.
+    pub max_consecutive_rejections: u64,
+    /// Counters.
+    pub tally: Arc<Tally>,
+}
+
+/// Runs until `finished` closes and everything published has been acknowledged.
+pub async fn run(parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Result<(), Fatal> {
+    let mut sequencer = Sequencer::default();
+    let mut deliveries = FuturesUnordered::new();
+    let mut rejections_in_a_row = 0;
+    let (mut taken, mut ready) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
+    let mut open = true;
+    while open || !deliveries.is_empty() {
+        tokio::select! {
+            Some(delivered) = deliveries.next(), if !deliveries.is_empty() => {
+                let receipt: Receipt = delivered?;
+                // Nobody listens once the source has given up waiting; the offset is then judged again.
+                let _ = parts.settled.send(receipt);
+            }
+            n = finished.recv_many(&mut taken, CHUNK), if open => {
+                open = n > 0;
+                for item in taken.drain(..) {
+                    sequencer.push(item.receipt().place(), item, &mut ready);
+                }
+                for item in ready.drain(..) {
+                    let (outgoing, envelope) = parts.conclude(item)?;
+                    let delivered = parts.outlet.publish(&envelope.original, &outgoing).await?;
+                    deliveries.push(async move { delivered.await.map(|()| envelope.receipt) });
+                    parts.guard(&outgoing, &mut rejections_in_a_row)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Parts {
+    /// What a finished post becomes, counted and logged.
+    fn conclude(&self, item: Finished) -> Result<(Outgoing, Envelope<()>), Fatal> {
+        Ok(match item {
+            Finished::Judged(judged) => {
+                let verdict = self.judge.verdict(&judged);
+                let (label, action) = (&verdict.data.verdict.label, verdict.data.verdict.action);
+                debug!(post_id = %verdict.subject, %label, ?action, "verdict");
+                match judged.body.source {
+                    Source::Model => {}
+                    Source::Cache => add(&self.tally.cached, 1),
+                    Source::Twin => add(&self.tally.twins, 1),
+                }
+                add(&self.tally.verdicts, 1);
+                (Outgoing::Verdict { value: encode(&verdict)?, verdict_id: verdict.id }, judged.take().1)
+            }
+            Finished::Rejected(envelope) => {
+                let (rejected, envelope) = envelope.take();
+                let Original { topic, partition, offset, .. } = &*envelope.original;
+                warn!(
+                    error.type = rejected.reason.code(), stage = rejected.stage.code(), message = rejected.message,
+                    %topic, partition, offset = offset.0, "post rejected"
+                );
+                add(&self.tally.dead_letters, 1);
+                (Outgoing::DeadLetter(rejected), envelope)
+            }
+            Finished::Tombstone(envelope) => {
+                add(&self.tally.tombstones, 1);
+                (Outgoing::Tombstone, envelope)
+            }
+        })
+    }
+
+    /// A long run of nothing but rejections means that something upstream broke, not the posts.
+    fn guard(&self, outgoing: &Outgoing, in_a_row: &mut u64) -> Result<(), Fatal> {
+        let Outgoing::DeadLetter(rejected) = outgoing else {
+            *in_a_row = 0;
+            return Ok(());
+        };
+        *in_a_row += 1;
+        if *in_a_row >= self.max_consecutive_rejections {
+            return Err(Fatal::TooManyRejections { count: *in_a_row, reason: rejected.reason.code() });
+        }
+        Ok(())
+    }
+}
+
+fn encode(verdict: &VerdictV1) -> Result<Vec<u8>, Fatal> {
+    serde_json::to_vec(verdict).map_err(|error| Fatal::Internal { part: "conclude", cause: error.to_string() })
+}

@@ -1,0 +1,144 @@
+//! Scores to verdict: label and action by the policy, and the provenance that explains them.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::model::ModelInfo;
+use crate::pipeline::Judged;
+use crate::pipeline::infer::millis;
+use crate::policy::{Action, Policy};
+use crate::receipt::{Envelope, Original};
+use crate::verdict::{
+    InputRef, Judgement, Keyring, ModelRef, PolicyRef, SourceRef, Timing, VerdictData, VerdictV1, text_sha256,
+    verdict_id,
+};
+
+/// The policy in force and what is known about the model.
+pub struct Judge {
+    policy: Policy,
+    policy_ref: PolicyRef,
+    /// All but execution and time, which are the answer's.
+    model: ModelTemplate,
+    keyring: Keyring,
+    prompt_tokens: usize,
+    source: String,
+}
+
+struct ModelTemplate {
+    name: String,
+    digest: String,
+    tokenizer_digest: String,
+    prompt_digest: String,
+}
+
+impl Judge {
+    /// `pool` names who judges: the consumer group.
+    pub fn new(policy: Policy, info: &ModelInfo, pool: String) -> Self {
+        let model = ModelTemplate {
+            name: info.name.to_string(),
+            digest: info.model_digest.to_string(),
+            tokenizer_digest: info.tokenizer_digest.to_string(),
+            prompt_digest: info.prompt_digest.to_string(),
+        };
+        let revisions = [&model.digest, &model.tokenizer_digest, &model.prompt_digest, policy.digest()];
+        let keyring = Keyring::new(&revisions);
+        let policy_ref = PolicyRef {
+            id: policy.id.clone(),
+            revision: policy.revision.clone(),
+            digest: policy.digest().to_owned(),
+            taxonomy: policy.taxonomy.clone(),
+        };
+        let source = format!("urn:moderato:{pool}");
+        Self { policy, policy_ref, model, keyring, prompt_tokens: info.prompt_tokens, source }
+    }
+
+    /// Makes verdict keys for this model and policy.
+    pub fn keyring(&self) -> Keyring {
+        self.keyring.clone()
+    }
+
+    /// The verdict on one post. The answer has a score for each of the policy's labels: the model and the cache see to
+    /// that.
+    pub fn verdict(&self, judged: &Envelope<Judged>) -> VerdictV1 {
+        let Judged { row, answer, source } = &judged.body;
+        let original = &*judged.original;
+        VerdictV1 {
+            specversion: "1.0".to_owned(),
+            id: verdict_id(original, &row.key),
+            source: self.source.clone(),
+            kind: "dev.moderato.verdict.v1".to_owned(),
+            subject: row.post.id.0.to_string(),
+            time: Timestamp::now().to_string(),
+            datacontenttype: "application/json".to_owned(),
+            dataschema: "urn:moderato:schema:verdict.v1".to_owned(),
+            data: VerdictData {
+                verdict: self.judgement(&answer.scores, answer.outside_labels),
+                policy: self.policy_ref.clone(),
+                model: ModelRef {
+                    name: self.model.name.clone(),
+                    digest: self.model.digest.clone(),
+                    tokenizer_digest: self.model.tokenizer_digest.clone(),
+                    prompt_digest: self.model.prompt_digest.clone(),
+                    decoding: "softmax over the logits of the label tokens at the last position".to_owned(),
+                    execution: (*answer.execution).clone(),
+                    computed_at: answer.computed_at.clone(),
+                },
+                input: self.input(judged),
+                answered_by: *source,
+                timing_ms: Timing {
+                    tokenise: millis(row.tokenise),
+                    queue: millis(row.queue.unwrap_or(Duration::ZERO)),
+                    classify: millis(row.classify.unwrap_or(Duration::ZERO)),
+                    total: millis(judged.received.elapsed()),
+                },
+                idempotency_key: row.key.to_string(),
+                worker_version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+        }
+    }
+
+    /// The label is the highest score; the action is the strictest that any label's own thresholds call for, so that
+    /// a post that is 45 % misinformation is looked at even where another label leads.
+    fn judgement(&self, scores: &[f64], outside_labels: f64) -> Judgement {
+        let labels = &self.policy.labels;
+        let best = (0..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
+        let decider = (0..scores.len()).max_by_key(|&i| (self.policy.action(i, scores[i]), i == best));
+        let action = decider.map_or(Action::Allow, |i| self.policy.action(i, scores[i]));
+        let decider = decider.filter(|_| action != Action::Allow).unwrap_or(best);
+        Judgement {
+            label: labels[best].id.to_string(),
+            score: scores[best],
+            scores: labels.iter().map(|label| label.id.to_string()).zip(scores.iter().copied()).collect(),
+            outside_labels,
+            action,
+            action_label: labels[decider].id.to_string(),
+            thresholds: labels[decider].thresholds,
+        }
+    }
+
+    fn input(&self, judged: &Envelope<Judged>) -> InputRef {
+        let row = &judged.body.row;
+        InputRef {
+            post_id: row.post.id.0.to_string(),
+            version: row.post.version,
+            lang: row.post.lang.clone(),
+            text_sha256: text_sha256(&row.post.text),
+            truncated: row.tokens.truncated,
+            tokens_seen: row.tokens.tokens_seen,
+            tokens_total: row.tokens.tokens_total,
+            tokens_prompt: self.prompt_tokens,
+            tags_neutralised: row.tokens.neutralised,
+            kafka: source_ref(&judged.original),
+        }
+    }
+}
+
+fn source_ref(original: &Original) -> SourceRef {
+    SourceRef {
+        topic: original.topic.to_string(),
+        partition: original.partition,
+        offset: original.offset.0,
+        timestamp_ms: original.timestamp_ms,
+    }
+}

@@ -1,0 +1,169 @@
+//! The road on one page.
+//!
+//! ```text
+//! source ─intake─> prepare ─misses─> batcher ─batches─> model thread ─answers─> remember ─┐
+//!    ^                └────────────── hit, twin, rejection, tombstone ──────── finished ──┴─> conclude ─> outlet
+//!    └──────────────────────────────────── settled receipts ────────────────────────────────────┘
+//! ```
+//!
+//! Each stage reads one channel, writes to the next and ends because its input closed. Every channel has room for all
+//! permits, so nothing between source and outlet ever waits for room, and `batches` holds one run ahead.
+
+pub mod batcher;
+pub mod conclude;
+pub mod infer;
+pub mod judge;
+pub mod outlet;
+pub mod prepare;
+pub mod sequencer;
+pub mod tally;
+pub mod twins;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, unbounded};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::cache::Cache;
+use crate::config::Limits;
+use crate::error::Fatal;
+use crate::model::{Loaded, Tokenized};
+use crate::pipeline::judge::Judge;
+use crate::pipeline::outlet::Outlet;
+use crate::pipeline::tally::Tally;
+use crate::pipeline::twins::Twins;
+use crate::policy::Policy;
+use crate::post::Post;
+use crate::receipt::{Envelope, RawMessage, Receipt};
+use crate::rejection::Rejected;
+use crate::verdict::{Answer, Execution, Source, VerdictKey};
+
+/// A post with exactly the token ids that the model will see.
+#[derive(Debug)]
+pub struct TokenizedPost {
+    /// The post.
+    pub post: Post,
+    /// Its ids, and how much of it they cover.
+    pub tokens: Tokenized,
+    /// What identifies the question.
+    pub key: VerdictKey,
+    /// Decoding and tokenising took this long.
+    pub tokenise: Duration,
+    /// It waited this long for its run, if it had one of its own.
+    pub queue: Option<Duration>,
+    /// Its run took this long, if it had one of its own.
+    pub classify: Option<Duration>,
+}
+
+/// A post and what the model said about it; no policy applied yet.
+#[derive(Debug)]
+pub struct Judged {
+    /// The post.
+    pub row: TokenizedPost,
+    /// The answer.
+    pub answer: Arc<Answer>,
+    /// Whose answer it is.
+    pub source: Source,
+}
+
+/// A record for which nothing is left to compute.
+#[derive(Debug)]
+pub enum Finished {
+    /// The model, the cache or a twin answered.
+    Judged(Envelope<Judged>),
+    /// It cannot be judged.
+    Rejected(Envelope<Rejected>),
+    /// A deletion: nothing to judge.
+    Tombstone(Envelope<()>),
+}
+
+impl Finished {
+    /// The duty that rides with it.
+    pub fn receipt(&self) -> &Receipt {
+        match self {
+            Finished::Judged(envelope) => &envelope.receipt,
+            Finished::Rejected(envelope) => &envelope.receipt,
+            Finished::Tombstone(envelope) => &envelope.receipt,
+        }
+    }
+}
+
+/// What a road is built from.
+pub struct Parts {
+    /// The model, its prompt and what is known about them.
+    pub model: Loaded,
+    /// The policy in force.
+    pub policy: Policy,
+    /// Where answers are kept.
+    pub cache: Cache,
+    /// Where verdicts go.
+    pub outlet: Outlet,
+    /// Who judges: the consumer group, for the verdict's `source`.
+    pub pool: String,
+    /// Bounds.
+    pub limits: Limits,
+    /// Counters.
+    pub tally: Arc<Tally>,
+}
+
+/// A running road: a source feeds `intake` and takes receipts back from `settled`.
+pub struct Road {
+    /// Records in; dropping it closes the road stage by stage.
+    pub intake: mpsc::Sender<Envelope<RawMessage>>,
+    /// Finished receipts out.
+    pub settled: Receiver<Receipt>,
+    /// The stages. Each ends with `Ok` when its input has closed and all of it has gone on.
+    pub stages: JoinSet<Result<(), Fatal>>,
+}
+
+/// Builds the road and starts its stages on the current runtime.
+pub fn build(parts: Parts) -> Result<Road, Fatal> {
+    let Parts { model: Loaded { instance, prompt, info }, policy, cache, outlet, pool, limits, tally } = parts;
+    let room = limits.max_in_flight;
+    let (intake, intake_rx) = mpsc::channel(room);
+    let (misses, misses_rx) = mpsc::channel(room);
+    let (batches, batches_rx) = mpsc::channel(1);
+    let (answers, answers_rx) = mpsc::channel(room);
+    let (finished, finished_rx) = mpsc::channel(room);
+    let (settled_tx, settled) = unbounded();
+    let (cache, twins) = (Arc::new(cache), Arc::new(Twins::default()));
+    let execution = Arc::new(Execution {
+        provider: info.provider.to_string(),
+        precision: info.precision.to_string(),
+        onnxruntime: info.onnxruntime_version.to_string(),
+    });
+    let judge = Judge::new(policy, &info, pool);
+    let prepare = prepare::Parts {
+        prompt,
+        limit: limits.input,
+        max_post_bytes: limits.max_post_bytes,
+        keyring: judge.keyring(),
+        cache: cache.clone(),
+        twins: twins.clone(),
+        labels: info.labels.len(),
+    };
+    let infer = infer::Parts { instance, execution, prompt_tokens: info.prompt_tokens, tally: tally.clone() };
+    let conclude = conclude::Parts {
+        judge,
+        outlet,
+        settled: settled_tx,
+        max_consecutive_rejections: limits.max_consecutive_rejections,
+        tally,
+    };
+
+    let mut stages = JoinSet::new();
+    stages.spawn(prepare::run(prepare, intake_rx, misses, finished.clone()));
+    stages.spawn(async move {
+        batcher::run(limits.batch, misses_rx, batches).await;
+        Ok(())
+    });
+    let model = infer::spawn(infer, batches_rx, answers)?;
+    stages.spawn_blocking(move || {
+        model.join().unwrap_or_else(|_| Err(Fatal::Internal { part: "model", cause: "its thread panicked".to_owned() }))
+    });
+    stages.spawn(infer::remember(cache, twins, answers_rx, finished));
+    stages.spawn(conclude::run(conclude, finished_rx));
+    Ok(Road { intake, settled, stages })
+}

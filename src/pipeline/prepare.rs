@@ -1,0 +1,161 @@
+//! Bytes to token ids, and everything that spares the model a run: twins in flight and the cache.
+//!
+//! Works on chunks of what has arrived, several at once; decoding and tokenising go to the blocking pool.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+
+use crate::cache::Cache;
+use crate::config::InputLimit;
+use crate::error::Fatal;
+use crate::model::{Prompt, TokenizeError};
+use crate::pipeline::twins::Twins;
+use crate::pipeline::{Finished, Judged, TokenizedPost};
+use crate::post;
+use crate::receipt::{Envelope, RawMessage};
+use crate::rejection::{Reason, Rejected, Stage};
+use crate::verdict::{Answer, Keyring, Source};
+
+/// Most posts in one chunk: one lookup in the cache each.
+const CHUNK: usize = 64;
+/// Chunks worked on at once.
+const CHUNKS_AT_ONCE: usize = 4;
+
+/// What prepare is built from.
+pub struct Parts {
+    /// The prompt, which tokenises posts.
+    pub prompt: Arc<Prompt>,
+    /// How long a post may be.
+    pub limit: InputLimit,
+    /// Largest value that is decoded, in bytes.
+    pub max_post_bytes: usize,
+    /// Makes verdict keys for the model and policy in force.
+    pub keyring: Keyring,
+    /// Where answers are kept.
+    pub cache: Arc<Cache>,
+    /// Questions in flight.
+    pub twins: Arc<Twins>,
+    /// How many labels an answer must have.
+    pub labels: usize,
+}
+
+/// Runs until `intake` closes and everything taken from it has gone on.
+pub async fn run(
+    parts: Parts,
+    mut intake: mpsc::Receiver<Envelope<RawMessage>>,
+    misses: mpsc::Sender<Envelope<TokenizedPost>>,
+    finished: mpsc::Sender<Finished>,
+) -> Result<(), Fatal> {
+    let parts = Arc::new(parts);
+    let mut chunks = FuturesUnordered::new();
+    let mut open = true;
+    while open || !chunks.is_empty() {
+        let mut arrived = Vec::with_capacity(CHUNK);
+        tokio::select! {
+            Some(outcome) = chunks.next(), if !chunks.is_empty() => outcome?,
+            taken = intake.recv_many(&mut arrived, CHUNK), if open && chunks.len() < CHUNKS_AT_ONCE => match taken {
+                0 => open = false,
+                _ => chunks.push(chunk(parts.clone(), arrived, misses.clone(), finished.clone())),
+            },
+        }
+    }
+    Ok(())
+}
+
+async fn chunk(
+    parts: Arc<Parts>,
+    arrived: Vec<Envelope<RawMessage>>,
+    misses: mpsc::Sender<Envelope<TokenizedPost>>,
+    finished: mpsc::Sender<Finished>,
+) -> Result<(), Fatal> {
+    let worker = parts.clone();
+    let tokenised = tokio::task::spawn_blocking(move || {
+        arrived.into_iter().map(|record| tokenise(&worker, record)).collect::<Vec<_>>()
+    });
+    let tokenised = tokenised.await.map_err(|error| broken(&error))?;
+    let mut leaders = Vec::with_capacity(tokenised.len());
+    for step in tokenised {
+        match step {
+            Step::Tokenised(post) => leaders.extend(parts.twins.enter(post)),
+            Step::Finished(done) => finished.send(done).await.map_err(|error| broken(&error))?,
+        }
+    }
+    let keys: Vec<_> = leaders.iter().map(|post| post.body.key).collect();
+    let answers = parts.cache.get_many(&keys, parts.labels).await;
+    for (leader, answer) in leaders.into_iter().zip(answers) {
+        match answer {
+            Some(answer) => share(&parts.twins, leader, Ok(Arc::new(answer)), Source::Cache, &finished).await?,
+            None => misses.send(leader).await.map_err(|error| broken(&error))?,
+        }
+    }
+    Ok(())
+}
+
+fn broken(error: &dyn std::fmt::Display) -> Fatal {
+    Fatal::Internal { part: "prepare", cause: error.to_string() }
+}
+
+/// Hands an answer, or the reason there is none, to the post that led and to every twin that waited for it.
+pub async fn share(
+    twins: &Twins,
+    leader: Envelope<TokenizedPost>,
+    answer: Result<Arc<Answer>, Rejected>,
+    source: Source,
+    finished: &mpsc::Sender<Finished>,
+) -> Result<(), Fatal> {
+    let followers = twins.finish(&leader.body.key);
+    let twin_source = if source == Source::Cache { Source::Cache } else { Source::Twin };
+    let all = std::iter::once((leader, source)).chain(followers.into_iter().map(|twin| (twin, twin_source)));
+    for (post, source) in all {
+        let (row, envelope) = post.take();
+        let done = match &answer {
+            Ok(answer) => Finished::Judged(envelope.with(Judged { row, answer: answer.clone(), source })),
+            Err(rejected) => Finished::Rejected(envelope.with(rejected.clone())),
+        };
+        finished.send(done).await.map_err(|error| broken(&error))?;
+    }
+    Ok(())
+}
+
+/// How far a record goes without the model.
+enum Step {
+    Tokenised(Envelope<TokenizedPost>),
+    Finished(Finished),
+}
+
+fn tokenise(parts: &Parts, record: Envelope<RawMessage>) -> Step {
+    let original = record.original.clone();
+    let Some(bytes) = original.value.as_deref() else {
+        return Step::Finished(Finished::Tombstone(record.with(())));
+    };
+    // A panic in a parser is that post's fault, not its neighbours'.
+    let outcome = catch_unwind(AssertUnwindSafe(|| prepare_post(parts, bytes)));
+    let outcome = outcome.unwrap_or_else(|_| {
+        let message = "the tokenizer gave up on this text".to_owned();
+        Err(Rejected::new(Reason::ControlToken, Stage::Tokenise, message))
+    });
+    match outcome {
+        Ok(row) => Step::Tokenised(record.with(row)),
+        Err(rejected) => Step::Finished(Finished::Rejected(record.with(rejected))),
+    }
+}
+
+fn prepare_post(parts: &Parts, bytes: &[u8]) -> Result<TokenizedPost, Rejected> {
+    let start = Instant::now();
+    let post = post::decode(bytes, parts.max_post_bytes)?;
+    let tokens = parts.prompt.tokenize(&post.text, &parts.limit).map_err(|error| {
+        let reason = match error {
+            TokenizeError::TooLong { .. } => Reason::TooManyTokens,
+            TokenizeError::Empty => Reason::EmptyText,
+            _ => Reason::ControlToken,
+        };
+        Rejected::new(reason, Stage::Tokenise, error.to_string())
+    })?;
+    let key = parts.keyring.key(&tokens.ids);
+    Ok(TokenizedPost { post, tokens, key, tokenise: start.elapsed(), queue: None, classify: None })
+}

@@ -1,0 +1,61 @@
+//! What the road counts as it runs, for the demo's totals and the line logged at the end.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Counters; each is only ever added to.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Runs of the model.
+    pub runs: AtomicU64,
+    /// Rows in those runs.
+    pub rows: AtomicU64,
+    /// Tokens of those rows, without padding.
+    pub row_tokens: AtomicU64,
+    /// Tokens the model was given, padding included.
+    pub padded_tokens: AtomicU64,
+    /// Prompt tokens that were not run again because they are shared.
+    pub shared_tokens: AtomicU64,
+    /// Nanoseconds inside the model.
+    pub model_nanos: AtomicU64,
+    /// Verdicts published.
+    pub verdicts: AtomicU64,
+    /// Of those, answered by the cache.
+    pub cached: AtomicU64,
+    /// Of those, answered by a twin in flight.
+    pub twins: AtomicU64,
+    /// Dead letters published.
+    pub dead_letters: AtomicU64,
+    /// Tombstones passed on.
+    pub tombstones: AtomicU64,
+}
+
+impl Tally {
+    /// Enters one run of the model: the rows' lengths, the shared prompt's, and how long it took.
+    pub fn run(&self, lengths: &[usize], prompt: usize, took: Duration) {
+        let rows = lengths.len();
+        let longest = lengths.iter().copied().max().unwrap_or_default();
+        add(&self.runs, 1);
+        add(&self.rows, rows);
+        add(&self.row_tokens, lengths.iter().sum());
+        add(&self.padded_tokens, longest * rows);
+        add(&self.shared_tokens, prompt * rows);
+        self.model_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Share of the tokens given to the model that were padding, 0 to 1.
+    pub fn padding_waste(&self) -> f64 {
+        let padded = read(&self.padded_tokens) as f64;
+        if padded == 0.0 { 0.0 } else { 1.0 - read(&self.row_tokens) as f64 / padded }
+    }
+}
+
+/// Adds to a counter.
+pub fn add(counter: &AtomicU64, n: usize) {
+    counter.fetch_add(n as u64, Ordering::Relaxed);
+}
+
+/// Reads a counter.
+pub fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

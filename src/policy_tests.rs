@@ -1,0 +1,124 @@
+//! Policies as people write them, and as they get them wrong.
+
+use super::*;
+
+const GOOD: &str = r#"
+id: misinformation
+revision: 2026-11-21            # a date stays text
+taxonomy: moderato-misinfo/1
+prompt: |
+  You check posts.
+
+  Answer with one word.
+labels:
+  - id: misinformation
+    description: asserts a claim that is false
+    answer: " false"
+    thresholds: {review: 0.40, act: 0.95}
+  - id: not_misinformation
+    description: everything else
+    answer: " true"
+"#;
+
+fn parse(text: &str) -> Result<Policy, PolicyError> {
+    Policy::parse(text, PolicyFormat::Yaml)
+}
+
+/// The problems of a policy as `field: message` lines.
+fn problems(text: &str) -> Vec<String> {
+    let error = parse(text).unwrap_err();
+    error.problems.iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect()
+}
+
+fn assert_one(text: &str, start: &str) {
+    let found = problems(text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with(start), "{found:?}");
+}
+
+#[test]
+fn a_policy_is_read_as_written() {
+    let policy = parse(GOOD).unwrap();
+    assert_eq!((policy.id.as_str(), policy.revision.as_str()), ("misinformation", "2026-11-21"));
+    assert_eq!(policy.prompt, "You check posts.\n\nAnswer with one word.");
+    assert_eq!(policy.labels[0].answer, " false");
+    assert_eq!(policy.labels[1].thresholds, None);
+}
+
+#[test]
+fn scores_lead_to_actions_at_the_thresholds() {
+    let policy = parse(GOOD).unwrap();
+    let action = |score| policy.action(0, score);
+    assert_eq!([action(0.0), action(0.399), action(0.4)], [Action::Allow, Action::Allow, Action::Review]);
+    assert_eq!([action(0.9499), action(0.95), action(1.0)], [Action::Review, Action::Act, Action::Act]);
+    assert_eq!(action(f64::NAN), Action::Review);
+    assert_eq!(policy.action(1, 1.0), Action::Allow);
+    assert_eq!(serde_json::to_string(&Action::Review).unwrap(), r#""review""#);
+}
+
+#[test]
+fn markdown_with_front_matter_is_the_same_policy() {
+    let (head, labels) = GOOD.split_once("prompt: |\n").unwrap();
+    let labels = labels.split_once("labels:").unwrap().1;
+    let text = format!("---{head}labels:{labels}---\n\nYou check posts.\n\nAnswer with one word.\n");
+    let markdown = Policy::parse(&text, PolicyFormat::Markdown).unwrap();
+    assert_eq!(markdown, parse(GOOD).unwrap());
+    assert_eq!(Policy::parse(&text.replace('\n', "\r\n"), PolicyFormat::Markdown).unwrap(), markdown);
+    assert!(Policy::parse("no front matter", PolicyFormat::Markdown).is_err());
+}
+
+#[test]
+fn the_digest_follows_the_content_and_not_the_layout() {
+    let policy = parse(GOOD).unwrap();
+    assert!(policy.digest().starts_with("sha256:") && policy.digest().len() == 71);
+    let commented = GOOD.replace("revision:", "# a remark\nrevision:");
+    assert_eq!(parse(&commented).unwrap().digest(), policy.digest());
+    for (from, to) in [("0.40", "0.41"), ("one word", "two words"), ("\" true\"", "\" yes\""), ("else", "other")] {
+        assert_ne!(parse(&GOOD.replace(from, to)).unwrap().digest(), policy.digest(), "{from}");
+    }
+}
+
+#[test]
+fn each_mistake_is_named_with_its_field() {
+    assert_one(&GOOD.replace("act: 0.95", "act: 1.5"), "labels[0].thresholds.act: is 1.5; write a number from 0 to 1");
+    assert_one(&GOOD.replace("act: 0.95", "actt: 0.95, act: 1"), "labels[0].thresholds.actt: is not a known key");
+    assert_one(&GOOD.replace("act: 0.95", "act: .nan"), "file: is not valid YAML");
+    assert_one(&GOOD.replace("review: 0.40", "review: 0.99"), "labels[0].thresholds: review is 0.99 and act is 0.95");
+    assert_one(&GOOD.replace(", act: 0.95", ""), "labels[0].thresholds.act: is missing");
+    assert_one(&GOOD.replace("id: not_mis", "id: mis"), "labels: the id \"misinformation\" is used twice");
+    assert_one(&GOOD.replace("\" true\"", "\" false\""), "labels: the answer \" false\" is used twice");
+    assert_one(&GOOD.replace("\" true\"", "true"), "labels[1].answer: must be the text");
+    assert_one(&GOOD.replace("taxonomy:", "taxonomie:"), "taxonomie: is not a known key");
+    assert_one(&GOOD.replace("id: misinformation\nrev", "id: Mis information\nrev"), "id: is \"Mis information\"");
+    assert_one("- a list", "file: must be a map");
+    assert_one("id: [", "file: is not valid YAML");
+}
+
+#[test]
+fn an_empty_prompt_and_too_few_or_too_many_labels_are_refused() {
+    let (head, _) = GOOD.split_once("prompt:").unwrap();
+    let (_, labels) = GOOD.split_once("labels:").unwrap();
+    assert_one(&format!("{head}prompt: '  '\nlabels:{labels}"), "prompt: is missing or empty");
+    assert_one(&GOOD.split_once("  - id: not_mis").unwrap().0.to_owned(), "labels: has 1 entries");
+    let many: String = (0..17).map(|n| format!("\n  - {{id: l{n}, description: d, answer: a{n}}}")).collect();
+    assert_one(&format!("{}labels:{many}", GOOD.split_once("labels:").unwrap().0), "labels: has 17 entries");
+}
+
+#[test]
+fn all_problems_are_reported_at_once() {
+    let text =
+        GOOD.replace("id: misinformation\nrev", "rev").replace("review: 0.40", "review: -1").replace("\" true\"", "''");
+    let found = problems(&text);
+    assert_eq!(found.len(), 3, "{found:?}");
+}
+
+#[test]
+fn a_file_is_named_in_its_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("broken.yaml");
+    std::fs::write(&path, GOOD.replace("0.95", "95")).unwrap();
+    let message = Policy::load(&path).unwrap_err().to_string();
+    assert!(message.contains("broken.yaml") && message.contains("labels[0].thresholds.act"), "{message}");
+    assert!(Policy::load(&dir.path().join("absent.yml")).unwrap_err().to_string().contains("cannot be read"));
+    assert!(Policy::load(&dir.path().join("policy.txt")).unwrap_err().to_string().contains("must end in"));
+}

@@ -1,0 +1,288 @@
+//! A verdict: what is published for one post, and the digests that let it be recognised and repeated.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::policy::Action;
+use crate::receipt::Original;
+
+/// Digest of exactly the token ids that the model saw and of every revision that shaped its answer: model, tokenizer,
+/// prompt, policy. Equal keys mean equal questions to the same judge; anything else never shares a cached answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct VerdictKey([u8; 32]);
+
+impl fmt::Display for VerdictKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// Makes keys for one judge: the revisions are hashed once.
+#[derive(Clone)]
+pub struct Keyring(Sha256);
+
+impl Keyring {
+    /// `revisions` in a fixed order; each is length-prefixed, so that no two lists read alike.
+    pub fn new(revisions: &[&str]) -> Self {
+        let mut hasher = Sha256::new_with_prefix(b"moderato/verdict-key/1");
+        for revision in revisions {
+            hasher.update((revision.len() as u64).to_le_bytes());
+            hasher.update(revision.as_bytes());
+        }
+        Self(hasher)
+    }
+
+    /// The key of one row of token ids.
+    pub fn key(&self, ids: &[u32]) -> VerdictKey {
+        let mut hasher = self.0.clone();
+        for id in ids {
+            hasher.update(id.to_le_bytes());
+        }
+        VerdictKey(hasher.finalize().into())
+    }
+}
+
+/// What the model said about one row of token ids, before any policy; this is what is cached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Softmax over the label tokens' logits, in the policy's label order.
+    pub scores: Vec<f64>,
+    /// Probability that the model gave to tokens that are no label.
+    pub outside_labels: f64,
+    /// What computed it.
+    pub execution: Arc<Execution>,
+    /// When, RFC 3339.
+    pub computed_at: String,
+}
+
+/// What computed an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Execution {
+    /// Execution provider: `cpu`, `cuda` or `tensorrt`.
+    pub provider: String,
+    /// Precision of the weights: `fp32`, `fp16`, `int8`, or `unknown` for a folder that does not say.
+    pub precision: String,
+    /// ONNX Runtime's version.
+    pub onnxruntime: String,
+}
+
+/// Where a verdict's answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// The model ran for this post.
+    Model,
+    /// The cache had the answer.
+    Cache,
+    /// An identical post was in flight; it ran once for both.
+    Twin,
+}
+
+/// `verdict.v1`: the value of a record on the verdict topic; a CloudEvents 1.0 event in structured mode.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "verdict.v1")]
+pub struct VerdictV1 {
+    /// CloudEvents version, `1.0`.
+    pub specversion: String,
+    /// The verdict's id: a digest of the source coordinates and the verdict key, so that a verdict that is published
+    /// twice after a crash can be recognised.
+    pub id: String,
+    /// The worker pool: `urn:moderato:` and the consumer group.
+    pub source: String,
+    /// `dev.moderato.verdict.v1`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The post's id.
+    pub subject: String,
+    /// When the verdict was given, RFC 3339, UTC.
+    pub time: String,
+    /// `application/json`.
+    pub datacontenttype: String,
+    /// `urn:moderato:schema:verdict.v1`.
+    pub dataschema: String,
+    /// The verdict.
+    pub data: VerdictData,
+}
+
+/// The verdict and all that made it.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct VerdictData {
+    /// The judgement.
+    pub verdict: Judgement,
+    /// The policy it was judged by.
+    pub policy: PolicyRef,
+    /// The model that judged.
+    pub model: ModelRef,
+    /// What was judged.
+    pub input: InputRef,
+    /// Where the answer came from.
+    pub answered_by: Source,
+    /// Milliseconds spent on this post.
+    pub timing_ms: Timing,
+    /// The verdict key, hex: equal for posts that put the same question to the same judge.
+    pub idempotency_key: String,
+    /// Version of the worker.
+    pub worker_version: String,
+}
+
+/// Label, scores and the action that the policy proposes.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Judgement {
+    /// The label with the highest score.
+    pub label: String,
+    /// Its score, 0 to 1. Not calibrated: no calibration is part of this version.
+    pub score: f64,
+    /// Every label's score; they sum to 1.
+    pub scores: BTreeMap<String, f64>,
+    /// Probability that the model gave to tokens that are no label, 0 to 1: high means that it was confused.
+    pub outside_labels: f64,
+    /// What the policy proposes: the strictest that any label's thresholds call for.
+    pub action: Action,
+    /// The label whose score decided the action.
+    pub action_label: String,
+    /// The thresholds of that label, if the policy gives it any.
+    pub thresholds: Option<crate::policy::Thresholds>,
+}
+
+/// Which policy.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct PolicyRef {
+    /// The policy's id.
+    pub id: String,
+    /// Its author's name for the revision.
+    pub revision: String,
+    /// Digest of its content.
+    pub digest: String,
+    /// The label set.
+    pub taxonomy: String,
+}
+
+/// Which model, and how it ran.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct ModelRef {
+    /// The model's name.
+    pub name: String,
+    /// Digest over every file of the model folder.
+    pub digest: String,
+    /// Digest of the tokenizer and chat template.
+    pub tokenizer_digest: String,
+    /// Digest of the token ids of the shared prompt.
+    pub prompt_digest: String,
+    /// How the label was read.
+    pub decoding: String,
+    /// What computed the answer.
+    pub execution: Execution,
+    /// When the answer was computed, RFC 3339; earlier than `time` when it came from the cache.
+    pub computed_at: String,
+}
+
+/// Which post, and how much of it was seen.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct InputRef {
+    /// The post's id.
+    pub post_id: String,
+    /// The post's version, if it has one.
+    pub version: Option<u64>,
+    /// The post's language, as its producer gave it.
+    pub lang: Option<String>,
+    /// SHA-256 of the post's text as it came.
+    pub text_sha256: String,
+    /// Whether the model saw only part of the post.
+    pub truncated: bool,
+    /// Post tokens that the model saw.
+    pub tokens_seen: usize,
+    /// Post tokens in all; a lower bound when the post was cut before tokenising.
+    pub tokens_total: usize,
+    /// Tokens of the prompt, computed once and shared.
+    pub tokens_prompt: usize,
+    /// Prompt tags such as `[INST]` found in the text and made harmless.
+    pub tags_neutralised: usize,
+    /// Where the post stood.
+    pub kafka: SourceRef,
+}
+
+/// Source coordinates of a post.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct SourceRef {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+    /// The record's timestamp, milliseconds since the Unix epoch.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// Milliseconds by stage. A cached or twin verdict has no `classify` of its own.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Timing {
+    /// Decoding and tokenising.
+    pub tokenise: f64,
+    /// Waiting for a batch.
+    pub queue: f64,
+    /// The model's run, shared by the batch's rows.
+    pub classify: f64,
+    /// From polling to publishing.
+    pub total: f64,
+}
+
+/// The deterministic id of the verdict for one record.
+pub fn verdict_id(original: &Original, key: &VerdictKey) -> String {
+    let mut hasher = Sha256::new_with_prefix(b"moderato/verdict-id/1");
+    hasher.update((original.topic.len() as u64).to_le_bytes());
+    hasher.update(original.topic.as_bytes());
+    hasher.update(original.partition.to_le_bytes());
+    hasher.update(original.offset.0.to_le_bytes());
+    hasher.update(key.0);
+    hex::encode(&hasher.finalize()[..16])
+}
+
+/// SHA-256 of a text, hex.
+pub fn text_sha256(text: &str) -> String {
+    hex::encode(Sha256::digest(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receipt::{Headers, Offset};
+
+    #[test]
+    fn every_revision_and_every_token_id_is_part_of_the_key() {
+        let key = |revisions: &[&str], ids: &[u32]| Keyring::new(revisions).key(ids);
+        let base = key(&["m", "t", "p", "q"], &[1, 2]);
+        assert_eq!(base, key(&["m", "t", "p", "q"], &[1, 2]));
+        for revisions in [["M", "t", "p", "q"], ["m", "T", "p", "q"], ["m", "t", "P", "q"], ["m", "t", "p", "Q"]] {
+            assert_ne!(base, key(&revisions, &[1, 2]));
+        }
+        assert_ne!(base, key(&["m", "t", "p", "q"], &[1, 3]));
+        assert_ne!(base, key(&["m", "t", "p", "q"], &[2, 1]));
+        assert_ne!(key(&["ab", "c"], &[]), key(&["a", "bc"], &[]));
+    }
+
+    #[test]
+    fn a_verdict_id_changes_with_each_coordinate_and_with_the_key() {
+        let original = |topic: &str, partition, offset| Original {
+            topic: topic.into(),
+            partition,
+            offset: Offset(offset),
+            timestamp_ms: None,
+            key: None,
+            value: None,
+            headers: Headers::default(),
+        };
+        let key = Keyring::new(&[]).key(&[1]);
+        let base = verdict_id(&original("t", 0, 5), &key);
+        assert_eq!(base, verdict_id(&original("t", 0, 5), &key));
+        assert_ne!(base, verdict_id(&original("u", 0, 5), &key));
+        assert_ne!(base, verdict_id(&original("t", 1, 5), &key));
+        assert_ne!(base, verdict_id(&original("t", 0, 6), &key));
+        assert_ne!(base, verdict_id(&original("t", 0, 5), &Keyring::new(&[]).key(&[2])));
+    }
+}
