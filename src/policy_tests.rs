@@ -99,7 +99,7 @@ fn an_empty_prompt_and_too_few_or_too_many_labels_are_refused() {
     let (head, _) = GOOD.split_once("prompt:").unwrap();
     let (_, labels) = GOOD.split_once("labels:").unwrap();
     assert_one(&format!("{head}prompt: '  '\nlabels:{labels}"), "prompt: is missing or empty");
-    assert_one(&GOOD.split_once("  - id: not_mis").unwrap().0.to_owned(), "labels: has 1 entries");
+    assert_one(GOOD.split_once("  - id: not_mis").unwrap().0, "labels: has 1 entries");
     let many: String = (0..17).map(|n| format!("\n  - {{id: l{n}, description: d, answer: a{n}}}")).collect();
     assert_one(&format!("{}labels:{many}", GOOD.split_once("labels:").unwrap().0), "labels: has 17 entries");
 }

@@ -35,34 +35,20 @@ pub struct Guarded {
 
 /// A command that runs `program` watched, writing to `log`; `folder` is removed if the tests die before it is dropped.
 pub fn watched(program: &Path, folder: &Path, log: &Path) -> Command {
-    let log = File::create(log)
-        .unwrap_or_else(|error| panic!("cannot create {}: {error}", log.display()));
+    let log = File::create(log).unwrap_or_else(|error| panic!("cannot create {}: {error}", log.display()));
     let mut command = Command::new("sh");
-    command
-        .args(["-c", WATCHED, "watched"])
-        .arg(folder)
-        .arg(program);
+    command.args(["-c", WATCHED, "watched"]).arg(folder).arg(program);
     // Its own process group: an interrupt from the terminal is for the tests alone, the watcher does the rest.
-    command
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(log.try_clone().expect("a second handle"))
-        .stderr(log);
+    command.process_group(0).stdin(Stdio::piped()).stdout(log.try_clone().expect("a second handle")).stderr(log);
     command
 }
 
 impl Guarded {
     /// Starts a command made by [`watched`].
     pub fn start(mut command: Command) -> Self {
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let lifeline = child.stdin.take();
-        Self {
-            child,
-            lifeline,
-            status: None,
-        }
+        Self { child, lifeline, status: None }
     }
 
     pub fn pid(&self) -> u32 {
@@ -94,20 +80,11 @@ impl Guarded {
 
     /// Sends a signal by name: `TERM`, `KILL`, `STOP`, `CONT`.
     pub fn signal(&mut self, name: &str) {
-        assert!(
-            self.ended().is_none(),
-            "no signal {name} can reach a program that has ended"
-        );
+        assert!(self.ended().is_none(), "no signal {name} can reach a program that has ended");
         // The shell's own `kill`: a bare Debian has no program of that name.
         let script = r#"kill -"$0" "$1""#;
-        let sent = Command::new("sh")
-            .args(["-c", script, name, &self.pid().to_string()])
-            .status();
-        assert!(
-            sent.is_ok_and(|status| status.success()),
-            "signal {name} could not be sent to {}",
-            self.pid()
-        );
+        let sent = Command::new("sh").args(["-c", script, name, &self.pid().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "signal {name} could not be sent to {}", self.pid());
     }
 
     fn dismiss_watcher(&mut self) {

@@ -36,10 +36,7 @@ pub fn used(test: &'static str) -> Option<Kafka> {
 /// The same without a line in the summary: for tests that prove the harness, not the program.
 pub fn unrecorded(test: &'static str) -> Option<Kafka> {
     match shared() {
-        Ok(broker) => Some(Kafka {
-            brokers: broker.address.clone(),
-            test,
-        }),
+        Ok(broker) => Some(Kafka { brokers: broker.address.clone(), test }),
         Err(why) => {
             summary::missing(why, test);
             None
@@ -59,10 +56,7 @@ fn shared() -> &'static Result<Broker, String> {
             Ok(address) if !address.is_empty() => existing(address),
             _ => start(),
         };
-        if let Ok(Broker {
-            address, version, ..
-        }) = &broker
-        {
+        if let Ok(Broker { address, version, .. }) = &broker {
             summary::announce(&format!("broker: Apache Kafka {version} ({address})"));
         }
         broker
@@ -71,97 +65,50 @@ fn shared() -> &'static Result<Broker, String> {
 
 /// Kafka's protocol does not tell a broker's version.
 fn existing(address: String) -> Result<Broker, String> {
-    answers(&address, PATIENCE)
-        .map_err(|error| format!("MODERATO_TEST_BROKERS={address} does not answer: {error}"))?;
-    Ok(Broker {
-        address,
-        version: "of an untold version".to_owned(),
-        _own: None,
-    })
+    answers(&address, PATIENCE).map_err(|error| format!("MODERATO_TEST_BROKERS={address} does not answer: {error}"))?;
+    Ok(Broker { address, version: "of an untold version".to_owned(), _own: None })
 }
 
 fn start() -> Result<Broker, String> {
     let jars = provided("MODERATO_TEST_KAFKA_LIBS", ".cache/kafka/libs");
     requirements(&jars)?;
-    let folder = tempfile::Builder::new()
-        .prefix("moderato-kafka-")
-        .tempdir()
-        .expect("a temporary folder");
+    let folder = tempfile::Builder::new().prefix("moderato-kafka-").tempdir().expect("a temporary folder");
     let log = folder.path().join("broker.log");
     let (port, controller) = (free_port(), free_port());
 
-    let mut command = watched(
-        &repository("integration-tests/kafka/broker"),
-        folder.path(),
-        &log,
-    );
-    command
-        .arg(&jars)
-        .arg(folder.path())
-        .arg(port.to_string())
-        .arg(controller.to_string());
+    let mut command = watched(&repository("integration-tests/kafka/broker"), folder.path(), &log);
+    command.arg(&jars).arg(folder.path()).arg(port.to_string()).arg(controller.to_string());
     let mut process = Guarded::start(command);
 
     let address = format!("127.0.0.1:{port}");
     eventually(
         "the broker answers a metadata and an offset request",
         2 * PATIENCE,
-        || {
-            (
-                process.ended(),
-                answers(&address, Duration::from_secs(1)).err(),
-            )
-        },
+        || (process.ended(), answers(&address, Duration::from_secs(1)).err()),
         |(ended, fault)| ended.is_some() || fault.is_none(),
     );
     let text = std::fs::read_to_string(&log).unwrap_or_default();
     if process.ended().is_some() {
         let tail: Vec<_> = text.lines().rev().take(20).collect();
         let tail: Vec<_> = tail.into_iter().rev().collect();
-        return Err(format!(
-            "Apache Kafka did not start; the end of its log:\n{}",
-            tail.join("\n")
-        ));
+        return Err(format!("Apache Kafka did not start; the end of its log:\n{}", tail.join("\n")));
     }
-    let version = text
-        .split("Kafka version: ")
-        .nth(1)
-        .and_then(|rest| rest.split_whitespace().next());
+    let version = text.split("Kafka version: ").nth(1).and_then(|rest| rest.split_whitespace().next());
     let version = version.unwrap_or("of an untold version").to_owned();
-    Ok(Broker {
-        address,
-        version,
-        _own: Some((process, folder)),
-    })
+    Ok(Broker { address, version, _own: Some((process, folder)) })
 }
 
 fn requirements(jars: &Path) -> Result<(), String> {
-    if !Command::new("java")
-        .arg("-version")
-        .output()
-        .is_ok_and(|output| output.status.success())
-    {
-        return Err(
-            "Java is missing, and Apache Kafka runs on it: install openjdk-17-jre-headless"
-                .to_owned(),
-        );
+    if !Command::new("java").arg("-version").output().is_ok_and(|output| output.status.success()) {
+        return Err("Java is missing, and Apache Kafka runs on it: install openjdk-17-jre-headless".to_owned());
     }
     let found = jars.read_dir().is_ok_and(|mut files| {
-        files.any(|file| {
-            file.is_ok_and(|file| {
-                file.file_name()
-                    .to_string_lossy()
-                    .starts_with("kafka_2.13-")
-            })
-        })
+        files.any(|file| file.is_ok_and(|file| file.file_name().to_string_lossy().starts_with("kafka_2.13-")))
     });
     if found {
         Ok(())
     } else {
-        Err(format!(
-            "Apache Kafka's jars are missing in {}: `make kafka` fetches them with Maven",
-            jars.display()
-        ))
+        Err(format!("Apache Kafka's jars are missing in {}: `make kafka` fetches them with Maven", jars.display()))
     }
 }
 
@@ -191,28 +138,14 @@ impl Kafka {
         let python = provided("MODERATO_TEST_PYTHON", ".venv/bin/python");
         let script = repository("integration-tests/clients/produce.py");
         let mut command = Command::new(&python);
-        command
-            .arg(script)
-            .args([self.brokers.as_str(), topic])
-            .args(arguments);
-        let output = command.output().unwrap_or_else(|error| {
-            panic!(
-                "cannot start {}: {error}; `make .venv/.tests`",
-                python.display()
-            )
-        });
+        command.arg(script).args([self.brokers.as_str(), topic]).args(arguments);
+        let output = command
+            .output()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}; `make .venv/.tests`", python.display()));
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let count = said
-            .trim()
-            .strip_prefix("produced ")
-            .and_then(|count| count.parse().ok());
+        let count = said.trim().strip_prefix("produced ").and_then(|count| count.parse().ok());
         count
             .filter(|_| output.status.success())
-            .unwrap_or_else(|| {
-                panic!(
-                    "produce.py: {said}{}",
-                    String::from_utf8_lossy(&output.stderr)
-                )
-            })
+            .unwrap_or_else(|| panic!("produce.py: {said}{}", String::from_utf8_lossy(&output.stderr)))
     }
 }

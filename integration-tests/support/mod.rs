@@ -5,10 +5,7 @@
 //! Nothing here sleeps in place of an event: every wait looks for a fact and, when its time is up, says what it saw last.
 
 #![allow(dead_code, reason = "each part of it is for the tests that come")]
-#![expect(
-    clippy::expect_used,
-    reason = "a helper that cannot go on fails its test"
-)]
+#![expect(clippy::expect_used, reason = "a helper that cannot go on fails its test")]
 
 pub mod child;
 pub mod kafka;
@@ -64,9 +61,7 @@ macro_rules! redis {
 
 /// `integration::road::a_test::{{closure}}::here` is the test `a_test`.
 pub fn function_name(path: &'static str) -> &'static str {
-    let outer = path
-        .trim_end_matches("::here")
-        .trim_end_matches("::{{closure}}");
+    let outer = path.trim_end_matches("::here").trim_end_matches("::{{closure}}");
     outer.rsplit("::").next().unwrap_or(outer)
 }
 
@@ -83,10 +78,7 @@ pub fn eventually<T: Debug>(
         if holds(&seen) {
             return seen;
         }
-        assert!(
-            start.elapsed() < within,
-            "not within {within:?}: {what}; last seen: {seen:?}"
-        );
+        assert!(start.elapsed() < within, "not within {within:?}: {what}; last seen: {seen:?}");
         std::thread::sleep(POLL);
     }
 }
@@ -124,11 +116,7 @@ pub fn provided(variable: &str, usual: &str) -> PathBuf {
 pub fn model(name: &str) -> PathBuf {
     let folder = provided("MODERATO_TEST_MODELS", ".cache/models").join(name);
     let manifest = folder.join("manifest.json");
-    assert!(
-        manifest.is_file(),
-        "{} is missing; `make test` makes it",
-        manifest.display()
-    );
+    assert!(manifest.is_file(), "{} is missing; `make test` makes it", manifest.display());
     folder
 }
 
@@ -139,15 +127,7 @@ where
     F::Output: Send,
 {
     std::thread::scope(|scope| {
-        let runtime = || {
-            tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime")
-        };
-        scope
-            .spawn(move || runtime().block_on(future))
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        scope.spawn(move || runtime().block_on(future)).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

@@ -14,12 +14,7 @@ fn a_record_comes_back_as_it_was_produced() {
     };
     let topic = kafka.topic("posts", 3);
     let sent = [
-        Outgoing::new("first")
-            .key("k")
-            .header("h", Some(b"v"))
-            .header("null", None)
-            .partition(1)
-            .timestamp(1_000),
+        Outgoing::new("first").key("k").header("h", Some(b"v")).header("null", None).partition(1).timestamp(1_000),
         Outgoing::tombstone().key("k").partition(1),
         Outgoing::new("no key").partition(2),
     ];
@@ -29,17 +24,11 @@ fn a_record_comes_back_as_it_was_produced() {
     let mut read = kafka.read(&topic, 3, PATIENCE);
     read.sort_by_key(|record| (record.partition, record.offset));
     for (record, sent) in read.iter().zip(&sent) {
-        assert_eq!(
-            (&record.key, &record.value, &record.headers),
-            (&sent.key, &sent.value, &sent.headers)
-        );
+        assert_eq!((&record.key, &record.value, &record.headers), (&sent.key, &sent.value, &sent.headers));
     }
     assert_eq!(read[0].timestamp, Some(1_000));
     assert_eq!(read.len(), kafka.read_all(&topic).len());
-    assert_eq!(
-        kafka.end_offsets(&topic),
-        BTreeMap::from([(0, 0), (1, 2), (2, 1)])
-    );
+    assert_eq!(kafka.end_offsets(&topic), BTreeMap::from([(0, 0), (1, 2), (2, 1)]));
 }
 
 #[test]
@@ -50,10 +39,7 @@ fn an_outside_client_shares_the_broker() {
     let topic = kafka.topic("posts", 6);
     let taken = kafka.produce_from_outside(&topic, &["--count", "1000"]);
     let records = kafka.read_all(&topic);
-    let ids: std::collections::BTreeSet<_> = records
-        .iter()
-        .map(|record| record.json()["id"].to_string())
-        .collect();
+    let ids: std::collections::BTreeSet<_> = records.iter().map(|record| record.json()["id"].to_string()).collect();
     assert_eq!((taken, records.len(), ids.len()), (1000, 1000, 1000));
 }
 
@@ -66,10 +52,7 @@ fn a_committed_offset_is_told_and_a_missing_one_left_out() {
         return;
     };
     let (topic, group) = (kafka.topic("posts", 2), kafka.name("group"));
-    kafka.produce(
-        &topic,
-        (0..3).map(|n| Outgoing::new(format!("{n}")).partition(0)),
-    );
+    kafka.produce(&topic, (0..3).map(|n| Outgoing::new(format!("{n}")).partition(0)));
     assert_eq!(kafka.committed(&group, &topic), BTreeMap::new());
 
     let consumer: BaseConsumer = ClientConfig::new()
@@ -78,12 +61,8 @@ fn a_committed_offset_is_told_and_a_missing_one_left_out() {
         .create()
         .expect("a consumer");
     let mut offsets = TopicPartitionList::new();
-    offsets
-        .add_partition_offset(&topic, 0, Offset::Offset(2))
-        .expect("a valid offset");
-    consumer
-        .commit(&offsets, CommitMode::Sync)
-        .expect("the commit is taken");
+    offsets.add_partition_offset(&topic, 0, Offset::Offset(2)).expect("a valid offset");
+    consumer.commit(&offsets, CommitMode::Sync).expect("the commit is taken");
     assert_eq!(kafka.committed(&group, &topic), BTreeMap::from([(0, 2)]));
 }
 
@@ -93,43 +72,22 @@ fn a_private_redis_can_be_killed_and_started_again_empty() {
         return;
     };
     let mut private = redis.private();
-    let _: () = ::redis::cmd("SET")
-        .arg("k")
-        .arg("v")
-        .query(&mut private.connection())
-        .expect("Redis takes it");
+    let _: () = ::redis::cmd("SET").arg("k").arg("v").query(&mut private.connection()).expect("Redis takes it");
     private.kill();
-    assert!(
-        ::redis::Client::open(private.url.as_str())
-            .expect("an address")
-            .get_connection()
-            .is_err()
-    );
+    assert!(::redis::Client::open(private.url.as_str()).expect("an address").get_connection().is_err());
     private.restart();
-    let value: Option<String> = ::redis::cmd("GET")
-        .arg("k")
-        .query(&mut private.connection())
-        .expect("Redis answers");
+    let value: Option<String> = ::redis::cmd("GET").arg("k").query(&mut private.connection()).expect("Redis answers");
     assert_eq!(value, None);
 }
 
 #[test]
 fn a_dropped_process_is_gone() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut command = child::watched(
-        std::path::Path::new("sleep"),
-        folder.path(),
-        &folder.path().join("log"),
-    );
+    let mut command = child::watched(std::path::Path::new("sleep"), folder.path(), &folder.path().join("log"));
     command.arg("1000");
     let process = child::Guarded::start(command);
     let entry = std::path::PathBuf::from(format!("/proc/{}", process.pid()));
     assert!(entry.exists());
     drop(process);
-    eventually(
-        "the process is gone",
-        PATIENCE,
-        || entry.exists(),
-        |exists| !exists,
-    );
+    eventually("the process is gone", PATIENCE, || entry.exists(), |exists| !exists);
 }

@@ -40,10 +40,7 @@ pub struct Record {
 
 impl Outgoing {
     pub fn new(value: impl Into<Vec<u8>>) -> Self {
-        Self {
-            value: Some(value.into()),
-            ..Self::default()
-        }
+        Self { value: Some(value.into()), ..Self::default() }
     }
 
     pub fn tombstone() -> Self {
@@ -56,8 +53,7 @@ impl Outgoing {
     }
 
     pub fn header(mut self, name: &str, value: Option<&[u8]>) -> Self {
-        self.headers
-            .push((name.to_owned(), value.map(<[u8]>::to_vec)));
+        self.headers.push((name.to_owned(), value.map(<[u8]>::to_vec)));
         self
     }
 
@@ -75,37 +71,26 @@ impl Outgoing {
 impl Record {
     /// The value as JSON; a value that is not is the test's failure.
     pub fn json(&self) -> serde_json::Value {
-        let value = self
-            .value
-            .as_deref()
-            .unwrap_or_else(|| panic!("a value, not a tombstone: {self:?}"));
+        let value = self.value.as_deref().unwrap_or_else(|| panic!("a value, not a tombstone: {self:?}"));
         serde_json::from_slice(value).unwrap_or_else(|error| panic!("not JSON ({error}): {self:?}"))
     }
 
     /// The last header of that name, as text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self
-            .headers
-            .iter()
-            .rev()
-            .find(|(header, _)| header == name)?;
+        let (_, value) = self.headers.iter().rev().find(|(header, _)| header == name)?;
         std::str::from_utf8(value.as_deref()?).ok()
     }
 }
 
 impl From<&BorrowedMessage<'_>> for Record {
     fn from(message: &BorrowedMessage<'_>) -> Self {
-        let header =
-            |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
+        let header = |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
         Self {
             partition: message.partition(),
             offset: message.offset(),
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
-            headers: message
-                .headers()
-                .map(|all| all.iter().map(header).collect())
-                .unwrap_or_default(),
+            headers: message.headers().map(|all| all.iter().map(header).collect()).unwrap_or_default(),
             timestamp: message.timestamp().to_millis(),
         }
     }
@@ -124,28 +109,18 @@ impl Kafka {
         for (key, value) in settings {
             topic = topic.set(key, value);
         }
-        let admin: AdminClient<DefaultClientContext> =
-            self.client().create().expect("an admin client");
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         for made in block_on(admin.create_topics([&topic], &options)).expect("the broker answers") {
             made.unwrap_or_else(|(topic, error)| panic!("topic {topic} was not made: {error}"));
         }
         let consumer: BaseConsumer = self.client().create().expect("a consumer");
-        eventually(
-            "every partition has a leader",
-            PATIENCE,
-            || leaders(&consumer, &name),
-            |led| *led == partitions,
-        );
+        eventually("every partition has a leader", PATIENCE, || leaders(&consumer, &name), |led| *led == partitions);
         name
     }
 
     /// Produces in the order given and waits for every acknowledgement; hands back (partition, offset) of each.
-    pub fn produce(
-        &self,
-        topic: &str,
-        records: impl IntoIterator<Item = Outgoing>,
-    ) -> Vec<(i32, i64)> {
+    pub fn produce(&self, topic: &str, records: impl IntoIterator<Item = Outgoing>) -> Vec<(i32, i64)> {
         let producer: FutureProducer = self
             .client()
             .set("enable.idempotence", "true")
@@ -153,10 +128,7 @@ impl Kafka {
             .set("linger.ms", "5")
             .create()
             .expect("a producer");
-        let sent: Vec<_> = records
-            .into_iter()
-            .map(|record| send(&producer, topic, &record))
-            .collect();
+        let sent: Vec<_> = records.into_iter().map(|record| send(&producer, topic, &record)).collect();
         block_on(async {
             let mut placed = Vec::with_capacity(sent.len());
             for report in sent {
@@ -195,15 +167,10 @@ impl Kafka {
         let mut open = self.partitions(&consumer, topic);
         let (start, mut records) = (Instant::now(), Vec::new());
         while !open.is_empty() {
-            assert!(
-                start.elapsed() < PATIENCE,
-                "{topic}: the end of partitions {open:?} was not reached"
-            );
+            assert!(start.elapsed() < PATIENCE, "{topic}: the end of partitions {open:?} was not reached");
             match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => records.push(Record::from(&message)),
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    open.retain(|other| *other != partition)
-                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => open.retain(|other| *other != partition),
                 Some(Err(_)) | None => {}
             }
         }
@@ -212,56 +179,31 @@ impl Kafka {
 
     /// The offset a group committed for each partition; a partition without one is left out.
     pub fn committed(&self, group: &str, topic: &str) -> BTreeMap<i32, i64> {
-        let consumer: BaseConsumer = self
-            .client()
-            .set("group.id", group)
-            .create()
-            .expect("a consumer");
+        let consumer: BaseConsumer = self.client().set("group.id", group).create().expect("a consumer");
         let mut wanted = TopicPartitionList::new();
         for partition in self.partitions(&consumer, topic) {
             wanted.add_partition(topic, partition);
         }
-        let found = consumer
-            .committed_offsets(wanted, PATIENCE)
-            .expect("the group's coordinator answers");
+        let found = consumer.committed_offsets(wanted, PATIENCE).expect("the group's coordinator answers");
         let elements = found.elements();
-        elements
-            .iter()
-            .filter_map(|at| {
-                Some((
-                    at.partition(),
-                    at.offset().to_raw().filter(|raw| *raw >= 0)?,
-                ))
-            })
-            .collect()
+        elements.iter().filter_map(|at| Some((at.partition(), at.offset().to_raw().filter(|raw| *raw >= 0)?))).collect()
     }
 
     /// One past the last record of each partition.
     pub fn end_offsets(&self, topic: &str) -> BTreeMap<i32, i64> {
         let consumer: BaseConsumer = self.client().create().expect("a consumer");
         let end = |partition| {
-            let marks = consumer
-                .fetch_watermarks(topic, partition, PATIENCE)
-                .expect("the broker answers");
+            let marks = consumer.fetch_watermarks(topic, partition, PATIENCE).expect("the broker answers");
             (partition, marks.1)
         };
-        self.partitions(&consumer, topic)
-            .into_iter()
-            .map(end)
-            .collect()
+        self.partitions(&consumer, topic).into_iter().map(end).collect()
     }
 
     /// How many members the group has, once its assignment stands; 0 before.
     pub fn members(&self, group: &str) -> usize {
         let consumer: BaseConsumer = self.client().create().expect("a consumer");
-        let list = consumer
-            .fetch_group_list(Some(group), PATIENCE)
-            .expect("the broker answers");
-        list.groups()
-            .iter()
-            .filter(|found| found.state() == "Stable")
-            .map(|found| found.members().len())
-            .sum()
+        let list = consumer.fetch_group_list(Some(group), PATIENCE).expect("the broker answers");
+        list.groups().iter().filter(|found| found.state() == "Stable").map(|found| found.members().len()).sum()
     }
 
     fn client(&self) -> ClientConfig {
@@ -280,8 +222,7 @@ impl Kafka {
             .expect("a consumer");
         let mut from = TopicPartitionList::new();
         for partition in self.partitions(&consumer, topic) {
-            from.add_partition_offset(topic, partition, Offset::Beginning)
-                .expect("a valid offset");
+            from.add_partition_offset(topic, partition, Offset::Beginning).expect("a valid offset");
         }
         // Assigned, not subscribed: reading needs no group and leaves no trace in one.
         consumer.assign(&from).expect("an assignment");
@@ -289,14 +230,8 @@ impl Kafka {
     }
 
     fn partitions(&self, consumer: &BaseConsumer, topic: &str) -> Vec<i32> {
-        let metadata = consumer
-            .fetch_metadata(Some(topic), PATIENCE)
-            .expect("the broker answers");
-        metadata.topics()[0]
-            .partitions()
-            .iter()
-            .map(|partition| partition.id())
-            .collect()
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("the broker answers");
+        metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect()
     }
 }
 
@@ -304,21 +239,14 @@ fn leaders(consumer: &BaseConsumer, topic: &str) -> i32 {
     let Ok(metadata) = consumer.fetch_metadata(Some(topic), PATIENCE) else {
         return 0;
     };
-    let led = metadata
-        .topics()
-        .iter()
-        .flat_map(|topic| topic.partitions())
-        .filter(|one| one.leader() >= 0);
+    let led = metadata.topics().iter().flat_map(|topic| topic.partitions()).filter(|one| one.leader() >= 0);
     i32::try_from(led.count()).unwrap_or_default()
 }
 
 fn send(producer: &FutureProducer, topic: &str, record: &Outgoing) -> DeliveryFuture {
     let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
     for (key, value) in &record.headers {
-        headers = headers.insert(Header {
-            key,
-            value: value.as_deref(),
-        });
+        headers = headers.insert(Header { key, value: value.as_deref() });
     }
     let mut outgoing = FutureRecord::<[u8], [u8]>::to(topic);
     outgoing.key = record.key.as_deref();

@@ -40,10 +40,7 @@ pub fn used(test: &'static str) -> Option<Redis> {
 /// The same without a line in the summary: for tests that prove the harness, not the program.
 pub fn unrecorded(test: &'static str) -> Option<Redis> {
     match shared() {
-        Ok(shared) => Some(Redis {
-            url: shared.url.clone(),
-            test,
-        }),
+        Ok(shared) => Some(Redis { url: shared.url.clone(), test }),
         Err(why) => {
             summary::missing(why, test);
             None
@@ -66,23 +63,16 @@ fn shared() -> &'static Result<Shared, String> {
                 (own.url.clone(), Some(own))
             }
         };
-        let version = told_version(&url)
-            .map_err(|error| format!("Redis at {url} does not answer: {error}"))?;
+        let version = told_version(&url).map_err(|error| format!("Redis at {url} does not answer: {error}"))?;
         summary::announce(&format!("redis: {version} ({url})"));
-        Ok(Shared {
-            url,
-            version,
-            _own: own,
-        })
+        Ok(Shared { url, version, _own: own })
     })
 }
 
 fn told_version(url: &str) -> redis::RedisResult<String> {
     let mut connection = redis::Client::open(url)?.get_connection_with_timeout(PATIENCE)?;
     let info: String = redis::cmd("INFO").arg("server").query(&mut connection)?;
-    let version = info
-        .lines()
-        .find_map(|line| line.strip_prefix("redis_version:"));
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
     Ok(version.unwrap_or("of an untold version").to_owned())
 }
 
@@ -109,41 +99,21 @@ impl Redis {
 }
 
 fn connection(url: &str) -> redis::Connection {
-    let client = redis::Client::open(url)
-        .unwrap_or_else(|error| panic!("{url} is no Redis address: {error}"));
-    let mut connection = client
-        .get_connection_with_timeout(PATIENCE)
-        .expect("Redis accepts a connection");
-    assert!(
-        connection.check_connection(),
-        "Redis at {url} does not answer a PING"
-    );
+    let client = redis::Client::open(url).unwrap_or_else(|error| panic!("{url} is no Redis address: {error}"));
+    let mut connection = client.get_connection_with_timeout(PATIENCE).expect("Redis accepts a connection");
+    assert!(connection.check_connection(), "Redis at {url} does not answer a PING");
     connection
 }
 
 impl Private {
     fn try_start() -> Result<Self, String> {
-        if !Command::new("redis-server")
-            .arg("--version")
-            .output()
-            .is_ok_and(|output| output.status.success())
-        {
-            return Err(
-                "redis-server is missing: install Debian's package redis-server".to_owned(),
-            );
+        if !Command::new("redis-server").arg("--version").output().is_ok_and(|output| output.status.success()) {
+            return Err("redis-server is missing: install Debian's package redis-server".to_owned());
         }
-        let folder = tempfile::Builder::new()
-            .prefix("moderato-redis-")
-            .tempdir()
-            .expect("a temporary folder");
+        let folder = tempfile::Builder::new().prefix("moderato-redis-").tempdir().expect("a temporary folder");
         let port = free_port();
         let process = launch(port, &folder);
-        let mut private = Self {
-            url: format!("redis://127.0.0.1:{port}/"),
-            port,
-            process,
-            folder,
-        };
+        let mut private = Self { url: format!("redis://127.0.0.1:{port}/"), port, process, folder };
         private.wait_until_it_answers()?;
         Ok(private)
     }
@@ -164,17 +134,13 @@ impl Private {
     /// Ends it at once: its connections are reset and new ones refused.
     pub fn kill(&mut self) {
         self.process.signal("KILL");
-        assert!(
-            self.process.exit_code(PATIENCE).is_some(),
-            "a killed redis-server still runs"
-        );
+        assert!(self.process.exit_code(PATIENCE).is_some(), "a killed redis-server still runs");
     }
 
     /// Starts it again after [`Private::kill`], empty, at the same address.
     pub fn restart(&mut self) {
         self.process = launch(self.port, &self.folder);
-        self.wait_until_it_answers()
-            .unwrap_or_else(|why| panic!("{why}"));
+        self.wait_until_it_answers().unwrap_or_else(|why| panic!("{why}"));
     }
 
     fn wait_until_it_answers(&mut self) -> Result<(), String> {
@@ -194,21 +160,8 @@ impl Private {
 }
 
 fn launch(port: u16, folder: &TempDir) -> Guarded {
-    let mut command = watched(
-        Path::new("redis-server"),
-        folder.path(),
-        &folder.path().join("redis.log"),
-    );
-    command.args([
-        "--bind",
-        "127.0.0.1",
-        "--port",
-        &port.to_string(),
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-    ]);
+    let mut command = watched(Path::new("redis-server"), folder.path(), &folder.path().join("redis.log"));
+    command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
     command.arg("--dir").arg(folder.path());
     Guarded::start(command)
 }

@@ -21,10 +21,7 @@ pub fn used(server: &str, version: &str, test: &str) {
 /// A server that cannot be had fails the test, unless `MODERATO_TEST_ALLOW_MISSING=1`: then it is skipped by name.
 pub fn missing(why: &str, test: &str) {
     let allowed = std::env::var("MODERATO_TEST_ALLOW_MISSING").is_ok_and(|value| value == "1");
-    assert!(
-        allowed,
-        "{why}\n(MODERATO_TEST_ALLOW_MISSING=1 skips the tests that need it)"
-    );
+    assert!(allowed, "{why}\n(MODERATO_TEST_ALLOW_MISSING=1 skips the tests that need it)");
     let reason = why.lines().next().unwrap_or(why);
     announce(&format!("SKIPPED {test}: {reason}"));
     append(&format!("skipped\t-\t{test}\n"));
@@ -37,12 +34,7 @@ fn append(line: &str) {
         let _ = std::fs::remove_file(&path);
         path
     });
-    let mut file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .expect("target/ can be written");
+    let mut file = OpenOptions::new().create(true).append(true).open(path).expect("target/ can be written");
     // One write a line: tests on several threads do not mix theirs.
-    file.write_all(line.as_bytes())
-        .expect("target/ can be written");
+    file.write_all(line.as_bytes()).expect("target/ can be written");
 }

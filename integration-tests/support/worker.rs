@@ -26,11 +26,7 @@ pub struct Setup {
 impl Setup {
     /// The YAML text of the config file.
     pub fn new(config: impl Into<String>) -> Self {
-        Self {
-            config: config.into(),
-            arguments: Vec::new(),
-            environment: Vec::new(),
-        }
+        Self { config: config.into(), arguments: Vec::new(), environment: Vec::new() }
     }
 
     /// A flag after `run -c FILE`.
@@ -45,25 +41,15 @@ impl Setup {
     }
 
     pub fn start(self) -> Worker {
-        let folder = tempfile::Builder::new()
-            .prefix("moderato-worker-")
-            .tempdir()
-            .expect("a temporary folder");
+        let folder = tempfile::Builder::new().prefix("moderato-worker-").tempdir().expect("a temporary folder");
         let config = folder.path().join("config.yaml");
         std::fs::write(&config, &self.config).expect("the temporary folder can be written");
 
         let mut command = watched(&program(), folder.path(), &folder.path().join("log"));
-        command
-            .arg("run")
-            .arg("-c")
-            .arg(&config)
-            .args(&self.arguments);
+        command.arg("run").arg("-c").arg(&config).args(&self.arguments);
         clean_environment(&mut command);
         command.envs(self.environment);
-        Worker {
-            process: Guarded::start(command),
-            folder,
-        }
+        Worker { process: Guarded::start(command), folder }
     }
 }
 
@@ -94,27 +80,16 @@ impl Worker {
             let log = String::from_utf8_lossy(&log);
             // A line without its end may still be growing.
             let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
-            (
-                whole
-                    .lines()
-                    .find(|line| line.contains(text))
-                    .map(str::to_owned),
-                ended,
-            )
+            (whole.lines().find(|line| line.contains(text)).map(str::to_owned), ended)
         };
         let what = format!("a log line with {text:?}");
-        let (found, ended) = eventually(&what, PATIENCE, line, |(found, ended)| {
-            found.is_some() || ended.is_some()
-        });
+        let (found, ended) = eventually(&what, PATIENCE, line, |(found, ended)| found.is_some() || ended.is_some());
         found.unwrap_or_else(|| panic!("the worker ended ({ended:?}) without {what}"))
     }
 
     /// How many log lines contain `text` so far.
     pub fn count_in_log(&self, text: &str) -> usize {
-        self.log()
-            .lines()
-            .filter(|line| line.contains(text))
-            .count()
+        self.log().lines().filter(|line| line.contains(text)).count()
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -147,9 +122,7 @@ impl Worker {
     }
 
     pub fn wait_within(&mut self, within: Duration) -> i32 {
-        self.process
-            .exit_code(within)
-            .unwrap_or_else(|| panic!("the worker still runs after {within:?}"))
+        self.process.exit_code(within).unwrap_or_else(|| panic!("the worker still runs after {within:?}"))
     }
 }
 
@@ -169,14 +142,8 @@ impl Drop for Worker {
 pub fn moderato(arguments: &[&str], input: &[u8]) -> Output {
     let mut command = Command::new(program());
     clean_environment(&mut command);
-    command
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("a pipe");
     std::thread::scope(|scope| {
         // Beside the reading: both pipes may fill up. A program that does not read its input is no fault.
@@ -197,9 +164,6 @@ fn clean_environment(command: &mut Command) {
         }
     }
     if std::env::var_os("ORT_DYLIB_PATH").is_some() {
-        command.env(
-            "MODERATO__MODEL__ONNXRUNTIME",
-            provided("ORT_DYLIB_PATH", ""),
-        );
+        command.env("MODERATO__MODEL__ONNXRUNTIME", provided("ORT_DYLIB_PATH", ""));
     }
 }

@@ -20,7 +20,7 @@ pub enum SchemaName {
     DeadLetter,
     /// The configuration file.
     Config,
-    /// Topics and operations, AsyncAPI 3.0.
+    /// Topics and operations, AsyncAPI 3.1.
     Asyncapi,
 }
 

@@ -55,6 +55,7 @@ pub struct RawKafka {
     pub tls_key_password_file: Option<String>,
     /// Further librdkafka options, passed through: `security.protocol`, `sasl.mechanism`, `sasl.username`,
     /// `ssl.ca.location`, `fetch.min.bytes`, ... Those that the promises rest on are refused.
+    #[serde(serialize_with = "without_secrets")]
     pub options: BTreeMap<String, Scalar>,
 }
 
@@ -237,6 +238,16 @@ impl std::fmt::Display for Scalar {
             Scalar::Text(value) => value.fmt(f),
         }
     }
+}
+
+/// librdkafka has options that are secrets under many names; none is printed.
+fn without_secrets<S: Serializer>(options: &BTreeMap<String, Scalar>, serializer: S) -> Result<S::Ok, S::Error> {
+    let telling = |key: &str| ["password", "secret", "token", "pem", "jaas"].iter().any(|word| key.contains(word));
+    serializer.collect_map(
+        options
+            .iter()
+            .map(|(key, value)| (key, if telling(key) { "[redacted]".to_owned() } else { value.to_string() })),
+    )
 }
 
 /// A secret as read; printing shows only that there is one.

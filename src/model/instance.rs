@@ -8,7 +8,7 @@ pub struct Instance {
 }
 
 enum Engine {
-    Cascade(CascadeEngine),
+    Cascade(Box<CascadeEngine>),
     Full(Box<FullEngine>),
 }
 
@@ -24,7 +24,7 @@ impl std::fmt::Debug for Instance {
 
 impl Instance {
     pub(super) fn cascade(engine: CascadeEngine) -> Self {
-        Self { engine: Engine::Cascade(engine) }
+        Self { engine: Engine::Cascade(Box::new(engine)) }
     }
 
     pub(super) fn full(engine: FullEngine) -> Self {

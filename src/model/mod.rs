@@ -80,7 +80,6 @@ pub struct ModelInfo {
     /// Positions that the model knows, prompt, post and tail together, if `config.json` says.
     pub max_positions: Option<usize>,
     /// Label ids in the order of the scores.
-    #[serde(serialize_with = "as_texts")]
     pub labels: Vec<Arc<str>>,
     /// Layers.
     pub layers: usize,
@@ -92,15 +91,12 @@ pub struct ModelInfo {
     pub license: Option<String>,
 }
 
-fn as_texts<S: serde::Serializer>(labels: &[Arc<str>], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(labels.iter().map(AsRef::<str>::as_ref))
-}
-
 /// Verifies, loads, runs the prompt once and warms up.
 pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelError> {
     let folder = Folder::verify(&settings.path, settings.require_manifest)?;
     let config = ModelConfig::read(&folder)?;
     let prompt = Prompt::build(&folder, policy)?;
+    config.check_vocabulary(prompt.vocabulary())?;
     let (choice, graph) = choose(settings.graph, &folder, config.fallback())?;
     let around = prompt.prefix_ids().len() + prompt.tail_ids().len();
     if config.max_positions.is_some_and(|most| around >= most) {
@@ -223,6 +219,7 @@ struct ModelConfig {
     num_attention_heads: Option<usize>,
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
+    vocab_size: Option<usize>,
     #[serde(rename = "max_position_embeddings")]
     max_positions: Option<usize>,
 }
@@ -231,6 +228,16 @@ impl ModelConfig {
     fn read(folder: &Folder) -> Result<Self, ModelError> {
         let Some(text) = folder.read("config.json")? else { return Ok(Self::default()) };
         serde_json::from_str(&text).map_err(|error| folder.fault(format!("config.json cannot be read: {error}")))
+    }
+
+    /// A tokenizer of another model would fail at the first post with an unusual word, or worse, not fail.
+    fn check_vocabulary(&self, tokens: usize) -> Result<(), ModelError> {
+        match self.vocab_size {
+            Some(rows) if rows < tokens => Err(ModelError::Tokenizer(format!(
+                "tokenizer.json has {tokens} tokens and the model knows {rows}: take the file that belongs to the model"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn fallback(&self) -> Fallback {

@@ -112,6 +112,11 @@ impl Prompt {
         &self.labels
     }
 
+    /// How many tokens the tokenizer's model has; tokens added to it later are not counted.
+    pub(super) fn vocabulary(&self) -> usize {
+        self.tokenizer.vocabulary()
+    }
+
     /// Identifies the ids of prefix, tail and labels.
     pub fn digest(&self) -> &str {
         &self.digest

@@ -103,6 +103,11 @@ impl SegmentTokenizer {
         self.control_texts.iter().map(String::as_str).find(|token| text.contains(token))
     }
 
+    /// Tokens of the vocabulary itself, without those added to it.
+    pub(super) fn vocabulary(&self) -> usize {
+        self.post.get_vocab_size(false)
+    }
+
     fn segment(&self, tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, String> {
         let Some(anchor) = &self.anchor else { return encode(tokenizer, text) };
         let ids = encode(tokenizer, &format!("{}{text}", anchor.text))?;
@@ -123,11 +128,11 @@ impl Anchor {
         // A line break is a byte token of its own in Llama's vocabulary; where it merges, a control character does not.
         for text in ["\n", "\u{1}"] {
             let ids = encode(tokenizer, text).map_err(fault)?;
-            let stands_alone = |probe: &&str| {
+            let stands_alone = |probe: &str| {
                 encode(tokenizer, &format!("{text}{probe}"))
                     .is_ok_and(|found| found.len() > ids.len() && found.starts_with(&ids))
             };
-            if ["\n", " ", "x", " x", "\t"].iter().all(|probe| stands_alone(&probe)) {
+            if ["\n", " ", "x", " x", "\t"].iter().all(|probe| stands_alone(probe)) {
                 return Ok(Some(Self { text, ids }));
             }
         }

@@ -122,7 +122,8 @@ pub struct Road {
 pub fn build(parts: Parts) -> Result<Road, Fatal> {
     let Parts { model: Loaded { instance, prompt, info }, policy, cache, outlet, pool, limits, tally } = parts;
     let room = limits.max_in_flight;
-    let (intake, intake_rx) = mpsc::channel(room);
+    // Beyond the permits, in case a record that was fetched before a pause is handed out after it.
+    let (intake, intake_rx) = mpsc::channel(room + 64);
     let (misses, misses_rx) = mpsc::channel(room);
     let (batches, batches_rx) = mpsc::channel(1);
     let (answers, answers_rx) = mpsc::channel(room);
