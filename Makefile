@@ -74,7 +74,7 @@ $(JARS)/.complete: .ci/broker-jars integration-tests/kafka/pom.xml integration-t
 
 kafka: $(JARS)/.complete
 
-$(TOKENIZER)/.complete: .ci/llama2-tokenizer | setup-tests
+$(TOKENIZER)/.complete: .ci/llama2-tokenizer .ci/llama2_tokenizer.py | setup-tests
 	@.ci/llama2-tokenizer $(TOKENIZER)
 
 tokenizer: $(TOKENIZER)/.complete

@@ -6,7 +6,6 @@
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on ends")]
 
-#[allow(dead_code, reason = "the integration tests use the rest of it")]
 #[path = "../integration-tests/support/mod.rs"]
 mod support;
 
@@ -61,7 +60,7 @@ fn main() {
 
     // Fill the cache, and learn how large a verdict is.
     let filled = kafka.topic("filled", PARTITIONS);
-    let warm = setup("fill", &filled).start();
+    let mut warm = setup("fill", &filled).start();
     wait_for(&kafka, &filled, POSTS);
     warm.sigterm();
     assert_eq!(warm.wait(), 0);
@@ -94,7 +93,7 @@ fn wait_for(kafka: &Kafka, topic: &str, count: usize) {
 
 /// From the first to the last verdict; the process's own CPU seconds over the same span.
 fn cached_road(kafka: &Kafka, setup: Setup, verdicts: &str) -> Pass {
-    let worker = setup.start();
+    let mut worker = setup.start();
     wait_for(kafka, verdicts, 1);
     let (start, cpu, steal) = (Instant::now(), cpu_seconds(worker.pid()), steal_seconds());
     wait_for(kafka, verdicts, POSTS);

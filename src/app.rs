@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::cache::Cache;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::error::{Exit, Fatal};
 use crate::kafka::consumer;
 use crate::kafka::publisher::Publisher;
-use crate::model::{self, Loaded, ModelError};
+use crate::model::{self, Loaded, ModelError, ModelInfo};
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::tally::{Tally, read};
 use crate::pipeline::{self, Road};
@@ -32,6 +32,9 @@ pub enum AppError {
     /// The model folder, the library or the device must be mended.
     #[error("{0}")]
     Model(#[from] ModelError),
+    /// The limits do not fit the model.
+    #[error("limits.max_input_tokens: {0}")]
+    Limits(String),
     /// The cache's address must be mended.
     #[error("cache.redis.url: {0}")]
     Cache(String),
@@ -54,7 +57,7 @@ impl AppError {
         match self {
             AppError::Policy(_) => "policy",
             AppError::Model(_) => "model",
-            AppError::Cache(_) => "config",
+            AppError::Limits(_) | AppError::Cache(_) => "config",
             AppError::Fatal(fatal) => fatal.code(),
         }
     }
@@ -74,6 +77,7 @@ pub fn load(config: &Config) -> Result<Judges, AppError> {
     let started = Instant::now();
     let model = model::load(&config.model, &policy)?;
     let info = &model.info;
+    fits(&config.limits, info)?;
     info!(
         model = %info.name, precision = %info.precision, provider = %info.provider, contract = %info.contract,
         onnxruntime = %info.onnxruntime_version, prompt_tokens = info.prompt_tokens, policy = %policy.id,
@@ -81,6 +85,25 @@ pub fn load(config: &Config) -> Result<Judges, AppError> {
         "model loaded and warm"
     );
     Ok(Judges { policy, model })
+}
+
+/// The longest legal row must be legal for the model too: found here, and not when the first long post comes.
+fn fits(limits: &Limits, info: &ModelInfo) -> Result<(), AppError> {
+    let row = limits.input.max_input_tokens + info.tail_tokens;
+    if row > limits.batch.max_tokens {
+        let (tail, budget) = (info.tail_tokens, limits.batch.max_tokens);
+        let message =
+            format!("with {tail} tokens of the prompt's end a post takes {row}; limits.max_batch_tokens is {budget}");
+        return Err(AppError::Limits(message));
+    }
+    match info.max_positions {
+        Some(most) if info.prompt_tokens + row > most => Err(AppError::Limits(format!(
+            "the prompt's {} tokens and a post's {row} are more than the {most} positions of the model; at most {} fit",
+            info.prompt_tokens,
+            most.saturating_sub(info.prompt_tokens + info.tail_tokens)
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Builds the road to the given outlet. Must be called on the runtime.

@@ -57,6 +57,12 @@ fn scores_lead_to_actions_at_the_thresholds() {
 }
 
 #[test]
+fn a_label_without_an_act_threshold_never_acts() {
+    let policy = parse(&GOOD.replace(", act: 0.95", "")).unwrap();
+    assert_eq!([policy.action(0, 0.39), policy.action(0, 1.0)], [Action::Allow, Action::Review]);
+}
+
+#[test]
 fn markdown_with_front_matter_is_the_same_policy() {
     let (head, labels) = GOOD.split_once("prompt: |\n").unwrap();
     let labels = labels.split_once("labels:").unwrap().1;
@@ -84,11 +90,11 @@ fn each_mistake_is_named_with_its_field() {
     assert_one(&GOOD.replace("act: 0.95", "actt: 0.95, act: 1"), "labels[0].thresholds.actt: is not a known key");
     assert_one(&GOOD.replace("act: 0.95", "act: .nan"), "file: is not valid YAML");
     assert_one(&GOOD.replace("review: 0.40", "review: 0.99"), "labels[0].thresholds: review is 0.99 and act is 0.95");
-    assert_one(&GOOD.replace(", act: 0.95", ""), "labels[0].thresholds.act: is missing");
+    assert_one(&GOOD.replace("review: 0.40, ", ""), "labels[0].thresholds.review: is missing");
     assert_one(&GOOD.replace("id: not_mis", "id: mis"), "labels: the id \"misinformation\" is used twice");
     assert_one(&GOOD.replace("\" true\"", "\" false\""), "labels: the answer \" false\" is used twice");
     assert_one(&GOOD.replace("\" true\"", "true"), "labels[1].answer: must be the text");
-    assert_one(&GOOD.replace("taxonomy:", "taxonomie:"), "taxonomie: is not a known key");
+    assert_one(&GOOD.replace("taxonomy:", "colour: red\ntaxonomy:"), "colour: is not a known key");
     assert_one(&GOOD.replace("id: misinformation\nrev", "id: Mis information\nrev"), "id: is \"Mis information\"");
     assert_one("- a list", "file: must be a map");
     assert_one("id: [", "file: is not valid YAML");

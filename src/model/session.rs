@@ -13,6 +13,7 @@ use crate::config::Device;
 use ort::{
     environment::Environment,
     ep::{self, ExecutionProvider},
+    logging::LogLevel,
     session::{
         Session,
         builder::{AutoDevicePolicy, GraphOptimizationLevel, SessionBuilder},
@@ -54,6 +55,8 @@ impl Runtime {
             .with_telemetry(false)
             .build()
             .map_err(|error| ModelError::Library(format!("ONNX Runtime {} cannot start: {error}", path.display())))?;
+        // Told otherwise, it formats its verbose messages and has them thrown away by the subscriber.
+        environment.set_log_level(LogLevel::Warning);
         let runtime = Self { environment, version: version_of(ort::info(), &path) };
         *loaded = Some((path, runtime.clone()));
         Ok(runtime)
