@@ -39,8 +39,9 @@ pub(super) fn run(arguments: &ClassifyArguments) -> Result<Exit, Exit> {
             let line = serde_json::json!({ "id": "text", "text": text }).to_string();
             let captured = Captured::default();
             let exit = judge_lines(&config, Box::new(io::Cursor::new(line.into_bytes())), Lines::to(captured.clone()))?;
-            println!("{}", captured.explained());
-            Ok(exit)
+            let (text, judged) = captured.explained();
+            println!("{text}");
+            Ok(if judged { exit } else { Exit::Failed })
         }
     }
 }
@@ -184,11 +185,12 @@ impl Write for Captured {
 }
 
 impl Captured {
-    fn explained(&self) -> String {
+    /// For a person, and whether there is a verdict at all.
+    fn explained(&self) -> (String, bool) {
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match serde_json::from_slice::<VerdictV1>(&bytes) {
-            Ok(verdict) => explain(&verdict),
-            Err(_) => String::from_utf8_lossy(&bytes).trim_end().to_owned(),
+            Ok(verdict) => (explain(&verdict), true),
+            Err(_) => (String::from_utf8_lossy(&bytes).trim_end().to_owned(), false),
         }
     }
 }

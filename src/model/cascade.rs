@@ -8,7 +8,11 @@ use ort::{
     value::Tensor,
 };
 
-use super::{error::ModelError, full::run_failed, prefix::PrefixCache, scores::RowScores};
+use super::{
+    error::{ModelError, run_failed},
+    prefix::PrefixCache,
+    scores::RowScores,
+};
 
 /// Ids beyond the end of a row: any valid one does, since rows only look back.
 const PADDING: i64 = 0;

@@ -60,6 +60,11 @@ impl ModelError {
         }
     }
 
+    /// Whether the device is gone, so that no later run can succeed.
+    pub fn device_lost(&self) -> bool {
+        matches!(self, Self::Run { device_lost: true, .. })
+    }
+
     /// A fault of one run that leaves the device usable.
     pub(crate) fn run(message: impl Into<String>) -> Self {
         Self::Run { message: message.into(), device_lost: false }
@@ -95,16 +100,13 @@ pub enum TokenizeError {
     Tokenizer(String),
 }
 
-impl TokenizeError {
-    /// The stable name of this kind of fault.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::TooLong { .. } => "text_too_long",
-            Self::ControlToken { .. } => "control_token",
-            Self::Empty => "text_empty",
-            Self::Tokenizer(_) => "tokenizer_failed",
-        }
-    }
+/// A failed run, with what it means for the device.
+pub(super) fn run_failed(error: ort::Error) -> ModelError {
+    let message = error.to_string();
+    // CUDA reports a lost device as an ordinary failure whose text names it.
+    let lost = ["device lost", "cudaErrorDevicesUnavailable", "unspecified launch failure", "illegal memory access"];
+    let device_lost = error.code() == ort::ErrorCode::DeviceReset || lost.iter().any(|sign| message.contains(sign));
+    ModelError::Run { message: format!("the model run failed: {message}"), device_lost }
 }
 
 /// Prints a list one item a line, or in the same line if there is only one.

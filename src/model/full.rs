@@ -14,8 +14,8 @@ use ort::{
 use tracing::warn;
 
 use super::{
-    contract::{CacheShape, Contract},
-    error::ModelError,
+    contract::{CacheShape, Contract, present_names},
+    error::{ModelError, run_failed},
     prefix::PrefixCache,
     scores::{RowScores, log_sum_exp},
 };
@@ -68,6 +68,21 @@ impl FullInputs {
             inputs.extend(prefix.inputs(batch)?);
         }
         Ok(inputs)
+    }
+
+    /// Runs the prompt once. `shape` is the element type that its cache will be used with.
+    pub(super) fn prompt_cache(
+        &self,
+        session: &mut Session,
+        shape: CacheShape,
+        prompt: &[u32],
+    ) -> Result<PrefixCache, ModelError> {
+        let nothing = PrefixCache::empty(self.cache);
+        let outputs = session.run(self.of(&[prompt], prompt.len(), Some(&nothing))?).map_err(run_failed)?;
+        let present = present_names(shape.layers)
+            .into_iter()
+            .map(|name| outputs.get(&name).ok_or_else(|| ModelError::run(format!("the full graph gives no {name}"))));
+        PrefixCache::of(shape, prompt.len(), present)
     }
 }
 
@@ -163,16 +178,6 @@ fn score_row(labels: &[u32], logits: &[f32]) -> Result<RowScores, ModelError> {
         logits: labels.iter().map(of_label).collect::<Result<_, _>>()?,
         log_normalizer: log_sum_exp(logits.iter().map(|logit| f64::from(*logit))) as f32,
     })
-}
-
-/// A failed run, with what it means for the device.
-pub(super) fn run_failed(error: ort::Error) -> ModelError {
-    use ort::ErrorCode;
-    let message = error.to_string();
-    // CUDA reports a lost device as an ordinary failure whose text names it.
-    let lost = ["device lost", "cudaErrorDevicesUnavailable", "unspecified launch failure", "illegal memory access"];
-    let device_lost = error.code() == ErrorCode::DeviceReset || lost.iter().any(|sign| message.contains(sign));
-    ModelError::Run { message: format!("the model run failed: {message}"), device_lost }
 }
 
 #[cfg(test)]

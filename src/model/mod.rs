@@ -181,7 +181,7 @@ impl Builder<'_> {
         }
         let inputs = full_inputs(&full)?;
         let mut session = self.open(&full)?;
-        let prefix = PrefixCache::compute(&mut session, &inputs, cache, self.prompt.prefix_ids())?;
+        let prefix = inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?;
         drop(session);
         let engine = CascadeEngine::new(self.open(graph)?, prefix, self.prompt.label_ids())?;
         Ok(Instance::cascade(engine))
@@ -192,7 +192,7 @@ impl Builder<'_> {
         let cache = inputs.cache;
         let mut session = self.open(graph)?;
         let (prefix, before) = if shared {
-            (PrefixCache::compute(&mut session, &inputs, cache, self.prompt.prefix_ids())?, Vec::new())
+            (inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?, Vec::new())
         } else {
             (PrefixCache::empty(cache), self.prompt.prefix_ids().to_vec())
         };

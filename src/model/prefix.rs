@@ -8,14 +8,13 @@ use std::borrow::Cow;
 use half::f16;
 use ort::{
     memory::Allocator,
-    session::{Session, SessionInputValue},
+    session::SessionInputValue,
     value::{DynTensor, DynValue, Tensor, TensorElementType, TensorRef},
 };
 
 use super::{
-    contract::{CacheShape, past_names, present_names},
-    error::ModelError,
-    full::{FullInputs, run_failed},
+    contract::{CacheShape, past_names},
+    error::{ModelError, run_failed},
 };
 
 /// Numbers as the graph wants them.
@@ -37,27 +36,22 @@ pub(super) struct PrefixCache {
 }
 
 impl PrefixCache {
-    /// Runs the prompt through the `full` graph. `shape` is the element type that the cache will be used with.
-    pub(super) fn compute(
-        session: &mut Session,
-        inputs: &FullInputs,
+    /// From what the `full` graph gave for a prompt of so many tokens, key and value layer by layer.
+    pub(super) fn of<'a>(
         shape: CacheShape,
-        prompt: &[u32],
+        tokens: usize,
+        present: impl Iterator<Item = Result<&'a DynValue, ModelError>>,
     ) -> Result<Self, ModelError> {
-        let empty = Self::empty(shape_of(inputs));
-        let values = inputs.of(&[prompt], prompt.len(), Some(&empty))?;
-        let outputs = session.run(values).map_err(run_failed)?;
-        let mut tensors = Vec::with_capacity(2 * shape.layers);
-        for name in present_names(shape.layers) {
-            let output =
-                outputs.get(&name).ok_or_else(|| ModelError::run(format!("the full graph gives no {name}")))?;
-            let numbers = Numbers::of(output)?.with_element(shape.half);
-            if numbers.len() != shape.kv_heads * shape.head_dim * prompt.len() {
-                return Err(ModelError::run(format!("{name} has not the size of the prompt's cache")));
+        let names = past_names(shape.layers);
+        let mut tensors = Vec::with_capacity(names.len());
+        for (output, name) in present.zip(&names) {
+            let numbers = Numbers::of(output?)?.with_element(shape.half);
+            if numbers.len() != shape.kv_heads * shape.head_dim * tokens {
+                return Err(ModelError::run(format!("what becomes {name} has not the size of the prompt's cache")));
             }
             tensors.push(numbers);
         }
-        Ok(Self { shape, tokens: prompt.len(), rows: 1, tensors, names: past_names(shape.layers) })
+        Ok(Self { shape, tokens, rows: 1, tensors, names })
     }
 
     /// A past of length 0.
@@ -100,10 +94,6 @@ impl PrefixCache {
     fn dims(&self, rows: usize) -> [usize; 4] {
         [rows, self.shape.kv_heads, self.tokens, self.shape.head_dim]
     }
-}
-
-fn shape_of(inputs: &FullInputs) -> CacheShape {
-    inputs.cache
 }
 
 impl Numbers {

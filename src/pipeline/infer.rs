@@ -82,6 +82,9 @@ impl Parts {
             Ok(scores) => return Ok(scores.into_iter().map(Ok).collect()),
             Err(error) => error,
         };
+        if first.device_lost() {
+            return Err(Fatal::ModelLost { rows: rows.len(), cause: first.to_string() });
+        }
         warn!(error = %first, rows = rows.len(), "a run failed; trying row by row");
         let results: Vec<_> =
             rows.iter().map(|row| self.instance.classify(&[row]).map_err(|error| refused(&error))).collect();
