@@ -94,6 +94,7 @@ fn a_huge_post_is_cut_by_bytes_before_it_is_tokenised() {
             assert!((65..=64 * BYTES_A_TOKEN + BYTES_BESIDES).contains(&cut.tokens_total), "{}", cut.tokens_total);
         }
         let error = prompt.tokenize(&text, &limit(64, OnOverlong::Reject)).unwrap_err();
+        assert!(matches!(error, TokenizeError::TooLong { .. }), "{error}");
     }
 }
 
