@@ -1,1 +1,15 @@
-fn main() {}
+//! The integration tests: the real program between a real Apache Kafka, a real Redis and a real (tiny) model.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod bad_input;
+mod classify;
+mod command_line;
+mod delivery;
+mod model;
+mod outside;
+mod rebalance;
+mod redis_cache;
+mod road;
+mod structure;
+mod support;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -117,6 +117,15 @@ impl Kafka {
         let consumer: BaseConsumer = self.client().create().expect("a consumer");
         eventually("every partition has a leader", PATIENCE, || leaders(&consumer, &name), |led| *led == partitions);
         name
+    }
+
+    /// Changes one setting of a topic, as an operator would who mends it.
+    pub fn alter(&self, topic: &str, key: &str, value: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
+        for altered in block_on(admin.alter_configs([&change], &AdminOptions::new())).expect("the broker answers") {
+            altered.unwrap_or_else(|(_, error)| panic!("{topic}: {key} was not set: {error}"));
+        }
     }
 
     /// Produces in the order given and waits for every acknowledgement; hands back (partition, offset) of each.

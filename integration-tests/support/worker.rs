@@ -10,29 +10,40 @@ use tempfile::TempDir;
 use super::child::{Guarded, watched};
 use super::{PATIENCE, eventually, provided};
 
-/// `moderato run -c FILE`, running. Dropped while it runs, it is killed; dropped by a failing test, it shows its log.
+/// The program, running. Dropped while it runs, it is killed; dropped by a failing test, it shows its log.
 pub struct Worker {
     process: Guarded,
     folder: TempDir,
 }
 
-/// How a worker is to be started.
+/// How the program is to be started.
 pub struct Setup {
+    verb: &'static str,
     config: String,
     arguments: Vec<OsString>,
     environment: Vec<(String, String)>,
 }
 
 impl Setup {
-    /// The YAML text of the config file.
+    /// `moderato run` with a config file of this YAML text.
     pub fn new(config: impl Into<String>) -> Self {
-        Self { config: config.into(), arguments: Vec::new(), environment: Vec::new() }
+        Self { verb: "run", config: config.into(), arguments: Vec::new(), environment: Vec::new() }
     }
 
-    /// A flag after `run -c FILE`.
+    /// Another verb than `run`, with the same config file.
+    pub fn verb(self, verb: &'static str) -> Self {
+        Self { verb, ..self }
+    }
+
+    /// A flag after `VERB -c FILE`.
     pub fn argument(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
         self
+    }
+
+    /// One key, by flag: `--set KEY=VALUE`.
+    pub fn set(self, key: &str, value: impl std::fmt::Display) -> Self {
+        self.argument("--set").argument(format!("{key}={value}"))
     }
 
     pub fn environment(mut self, key: &str, value: &str) -> Self {
@@ -40,17 +51,33 @@ impl Setup {
         self
     }
 
+    /// Starts it and lets it run.
     pub fn start(self) -> Worker {
-        let folder = tempfile::Builder::new().prefix("moderato-worker-").tempdir().expect("a temporary folder");
-        let config = folder.path().join("config.yaml");
-        std::fs::write(&config, &self.config).expect("the temporary folder can be written");
-
+        let folder = folder();
         let mut command = watched(&program(), folder.path(), &folder.path().join("log"));
-        command.arg("run").arg("-c").arg(&config).args(&self.arguments);
-        clean_environment(&mut command);
-        command.envs(self.environment);
+        self.fill(&mut command, &folder);
         Worker { process: Guarded::start(command), folder }
     }
+
+    /// Runs it to its end with `input` on standard input.
+    pub fn output(self, input: &[u8]) -> Output {
+        let folder = folder();
+        let mut command = Command::new(program());
+        self.fill(&mut command, &folder);
+        to_its_end(command, input)
+    }
+
+    fn fill(self, command: &mut Command, folder: &TempDir) {
+        let config = folder.path().join("config.yaml");
+        std::fs::write(&config, &self.config).expect("the temporary folder can be written");
+        command.arg(self.verb).arg("-c").arg(&config).args(&self.arguments);
+        clean_environment(command);
+        command.envs(self.environment);
+    }
+}
+
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("moderato-worker-").tempdir().expect("a temporary folder")
 }
 
 impl Worker {
@@ -138,11 +165,16 @@ impl Drop for Worker {
     }
 }
 
-/// Any other verb of the program, run to its end with `input` on standard input.
+/// The program with these arguments alone, run to its end with `input` on standard input.
 pub fn moderato(arguments: &[&str], input: &[u8]) -> Output {
     let mut command = Command::new(program());
     clean_environment(&mut command);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments);
+    to_its_end(command, input)
+}
+
+fn to_its_end(mut command: Command, input: &[u8]) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("a pipe");
     std::thread::scope(|scope| {

@@ -27,6 +27,9 @@ use crate::receipt::{Envelope, Headers, NextOffset, Offset, Original, Partition,
 
 /// Longest wait for a record; also how late a stop or a settled receipt can be noticed while nothing arrives.
 const POLL: Duration = Duration::from_millis(20);
+/// How long to wait for a permit before pausing: what was fetched ahead is thrown away by a pause, and fetching it again
+/// takes half a second (`fetch.wait.max.ms`), which a road that answers from the cache would spend over and over.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// Records taken in one turn before settling, committing and the watchdog get theirs.
 const RECORDS_A_TURN: usize = 512;
 
@@ -91,7 +94,6 @@ struct ConsumerThread {
 impl ConsumerThread {
     fn run(&mut self) -> Result<(), Fatal> {
         while !self.parts.stop.is_cancelled() {
-            self.settle_ready();
             self.pause_or_resume();
             self.poll()?;
             self.answer_rebalances()?;
@@ -104,9 +106,17 @@ impl ConsumerThread {
         Ok(())
     }
 
-    /// Out of permits: pause, but keep polling, so that the group membership lives. Resume at half.
+    /// Out of permits: wait a moment, then pause, but keep polling, so that the group membership lives. Resume at half.
     fn pause_or_resume(&mut self) {
         let capacity = self.parts.max_in_flight;
+        let deadline = Instant::now() + PATIENCE;
+        while !self.paused && self.outstanding >= capacity {
+            match self.parts.settled.recv_deadline(deadline) {
+                Ok(receipt) => self.settle(receipt),
+                Err(_) => break,
+            }
+        }
+        self.settle_ready();
         if !self.paused && self.outstanding >= capacity {
             self.switch(true, &self.ledger.partitions());
             self.paused = true;

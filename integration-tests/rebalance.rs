@@ -1,0 +1,87 @@
+//! Workers that come and go: partitions change hands, posts do not get lost.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::kafka;
+use crate::support::pool::{Pool, judged, posts};
+use crate::support::worker::Worker;
+use crate::support::{PATIENCE, eventually};
+
+/// Posts in rounds until told to stop, so that there is load whenever something happens; hands back how many.
+fn keep_posting(pool: &Pool<'_>, stop: &AtomicBool) -> usize {
+    let mut rounds = 0;
+    while !stop.load(Ordering::Relaxed) {
+        pool.post(posts(&format!("round-{rounds}"), 100));
+        rounds += 1;
+    }
+    rounds * 100
+}
+
+fn wait_for_members(pool: &Pool<'_>, count: usize) {
+    eventually("the group is stable", PATIENCE, || pool.kafka.members(&pool.group), |members| *members == count);
+}
+
+/// Its own assignment, not an empty one that a cooperative rebalance begins with.
+fn wait_for_partitions(worker: &Worker) {
+    let assigned = || worker.count_in_log("\"partitions assigned\"") > worker.count_in_log("\"partitions\":\"[]\"");
+    eventually("it has partitions", PATIENCE, assigned, |has| *has);
+}
+
+#[test]
+fn a_worker_that_joins_and_leaves_under_load_neither_loses_nor_repeats_a_post() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 6);
+    let (first, stop) = (pool.start(), AtomicBool::new(false));
+    wait_for_partitions(&first);
+
+    let posted = thread::scope(|scope| {
+        let posting = scope.spawn(|| keep_posting(&pool, &stop));
+        let mut second = pool.start();
+        wait_for_members(&pool, 2);
+        wait_for_partitions(&second);
+        assert!(first.count_in_log("\"partitions revoked\"") > 0, "the first one gives partitions up");
+        let before = pool.count(&pool.verdicts);
+        eventually("both judge", PATIENCE, || pool.count(&pool.verdicts), |count| *count > before + 200);
+        second.sigterm();
+        assert_eq!(second.wait(), 0);
+        let stopped: serde_json::Value = serde_json::from_str(&second.wait_for_log("\"stopped\"")).unwrap();
+        assert!(stopped["verdicts"].as_u64() > Some(0), "the second one took part: {stopped}");
+        wait_for_members(&pool, 1);
+        stop.store(true, Ordering::Relaxed);
+        posting.join().unwrap()
+    });
+
+    let verdicts = pool.verdicts_of_all();
+    assert_eq!((verdicts.len(), judged(&verdicts).len()), (posted, posted));
+}
+
+#[test]
+fn three_workers_started_at_once_share_the_partitions_and_lose_nothing() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 6);
+    pool.post(posts("before", 1500));
+
+    let workers = [pool.start(), pool.start(), pool.start()];
+    wait_for_members(&pool, 3);
+    workers.iter().for_each(wait_for_partitions);
+    pool.post(posts("after", 1500));
+
+    let verdicts = pool.verdicts_of_all();
+    assert_eq!(judged(&verdicts).len(), 3000);
+}
+
+#[test]
+fn a_worker_that_dies_leaves_its_partitions_to_the_other_and_no_post_is_missing() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 6);
+    let (survivor, mut victim) = (pool.mortal().start(), pool.mortal().start());
+    wait_for_members(&pool, 2);
+    [&survivor, &victim].into_iter().for_each(wait_for_partitions);
+    pool.post(posts("p", 4000));
+    eventually("verdicts appear", PATIENCE, || pool.count(&pool.verdicts), |count| *count > 0);
+
+    victim.kill9();
+
+    assert_eq!(judged(&pool.verdicts_of_all()).len(), 4000);
+}
