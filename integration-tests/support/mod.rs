@@ -15,9 +15,6 @@ pub mod redis;
 pub mod summary;
 pub mod worker;
 
-#[cfg(test)]
-mod proof;
-
 use std::fmt::Debug;
 use std::hash::{BuildHasher, Hasher};
 use std::net::TcpListener;

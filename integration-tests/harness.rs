@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::records::Outgoing;
+use crate::support::records::Outgoing;
 use crate::test_name;
 
-use super::{PATIENCE, child, eventually, kafka, redis};
+use crate::support::{PATIENCE, child, eventually, kafka, redis};
 
 #[test]
 fn a_record_comes_back_as_it_was_produced() {
