@@ -31,7 +31,7 @@ fn bad(value: impl Into<Vec<u8>>) -> Outgoing {
 fn dead_letter_of(kafka: &Kafka, value: &[u8], settings: &[(&str, &str)]) -> Record {
     let pool = Pool::new(kafka, 1);
     pool.post([bad(value), post("next", "A claim.")]);
-    let mut worker = settings.iter().fold(pool.setup(), |setup, (key, value)| setup.set(key, value)).start();
+    let mut worker = pool.setup().with(settings).start();
 
     let verdicts = pool.verdicts_of_all();
 

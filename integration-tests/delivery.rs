@@ -9,6 +9,10 @@ use crate::support::pool::{Pool, judged, post, posts};
 use crate::support::records::Outgoing;
 use crate::support::{PATIENCE, eventually};
 
+/// A verdict topic that is not there, and a client that waits for it to appear: nothing can be acknowledged.
+const PATIENT: [(&str, &str); 2] =
+    [("kafka.options.topic.metadata.propagation.max.ms", "300000"), ("kafka.delivery_timeout", "5m")];
+
 /// Records one by one and as long as they are: the broker's size limit then speaks of single records.
 const ONE_BY_ONE: [(&str, &str); 2] =
     [("kafka.options.batch.num.messages", "1"), ("kafka.options.compression.codec", "none")];
@@ -23,7 +27,7 @@ fn no_offset_is_committed_before_its_verdict_is_acknowledged() {
     pool.post(posts("before", 10));
     pool.post([Outgoing::new(refused)]);
     pool.post(posts("after", 10));
-    let setup = || ONE_BY_ONE.into_iter().fold(pool.setup(), |setup, (key, value)| setup.set(key, value));
+    let setup = || pool.setup().with(&ONE_BY_ONE);
 
     let mut worker = setup().start();
     assert_eq!(worker.wait(), 1);
@@ -79,15 +83,9 @@ fn after_a_kill_in_the_middle_and_a_restart_no_post_is_missing() {
 #[test]
 fn a_worker_that_makes_no_progress_ends_as_stalled_and_loses_nothing() {
     let kafka = kafka!();
-    // A topic that is not there, and a client that waits for it to appear: nothing can be acknowledged.
     let pool = Pool { verdicts: kafka.name("not-yet"), ..Pool::new(&kafka, 1) };
     pool.post(posts("p", 5));
-    let patient = [
-        ("kafka.options.topic.metadata.propagation.max.ms", "300000"),
-        ("kafka.delivery_timeout", "5m"),
-        ("shutdown.stall_timeout", "1s"),
-    ];
-    let mut worker = patient.into_iter().fold(pool.setup(), |setup, (key, value)| setup.set(key, value)).start();
+    let mut worker = pool.setup().with(&PATIENT).set("shutdown.stall_timeout", "1s").start();
 
     assert_eq!(worker.wait(), 1);
 
@@ -96,6 +94,22 @@ fn a_worker_that_makes_no_progress_ends_as_stalled_and_loses_nothing() {
     kafka.topic("not-yet", 1);
     let _worker = pool.start();
     assert_eq!(judged(&pool.verdicts_of_all()).len(), 5);
+}
+
+#[test]
+fn a_second_signal_ends_the_worker_at_once() {
+    let kafka = kafka!();
+    let pool = Pool { verdicts: kafka.name("never"), ..Pool::new(&kafka, 1) };
+    pool.post(posts("p", 5));
+    let mut worker = pool.setup().with(&PATIENT).set("shutdown.grace", "10m").set("log.filter", "debug").start();
+    worker.wait_for_log("\"verdict\"");
+
+    worker.sigterm();
+    worker.wait_for_log("finishing what is in flight");
+    worker.sigterm();
+
+    assert_eq!(worker.wait(), 1);
+    assert_eq!(pool.committed(), BTreeMap::new());
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn policy() -> Policy {
 fn settings(path: PathBuf, graph: GraphChoice) -> ModelSettings {
     ModelSettings {
         path,
-        onnxruntime: Some(variable("MODERATO__MODEL__ONNXRUNTIME")),
+        onnxruntime: Some(variable("ORT_DYLIB_PATH")),
         device: Device::Cpu,
         intra_threads: 1,
         require_manifest: true,

@@ -134,6 +134,23 @@ fn a_null_key_and_a_null_header_are_legal_and_the_key_travels() {
 }
 
 #[test]
+fn posts_of_an_aborted_transaction_are_not_judged_and_hold_up_nothing() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 1);
+    kafka.produce_in_transaction(&pool.posts, posts("kept", 3), true);
+    kafka.produce_in_transaction(&pool.posts, posts("aborted", 3), false);
+    pool.post(posts("after", 2));
+    let _worker = pool.start();
+
+    let verdicts = pool.verdicts_of_all();
+
+    let expected = ["after-0", "after-1", "kept-0", "kept-1", "kept-2"].map(str::to_owned);
+    assert_eq!((verdicts.len(), judged(&verdicts)), (5, expected.into()));
+    // Three, its end, three aborted, their end, two: the next offset has gone over all of it.
+    assert_eq!(pool.committed(), BTreeMap::from([(0, 10)]));
+}
+
+#[test]
 fn posts_of_the_same_text_run_the_model_once() {
     let kafka = kafka!();
     let pool = Pool::new(&kafka, 3);

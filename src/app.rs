@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::cache::Cache;
 use crate::config::{Config, Limits};
@@ -177,7 +177,8 @@ pub async fn supervise(
             }
         };
         if let Some(fresh) = fresh {
-            error!(error.type = fresh.code(), error = %fresh, "stopping");
+            // Told in full by whoever gets the first one back.
+            info!(error.type = fresh.code(), "stopping early");
             fault.get_or_insert(fresh);
             stop.cancel();
             stages.abort_all();

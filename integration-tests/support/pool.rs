@@ -92,12 +92,11 @@ policy: {policy}
 
     /// A worker whose death the group notices soon.
     pub fn mortal(&self) -> Setup {
-        let soon = [
+        self.setup().with(&[
             ("kafka.session_timeout", "3s"),
             ("kafka.drain_timeout", "2s"),
             ("kafka.options.heartbeat.interval.ms", "500"),
-        ];
-        soon.into_iter().fold(self.setup(), |setup, (key, value)| setup.set(key, value))
+        ])
     }
 
     /// A worker of this pool.

@@ -150,6 +150,23 @@ impl Kafka {
         })
     }
 
+    /// Produces all of them in one transaction, which is then committed or aborted.
+    pub fn produce_in_transaction(&self, topic: &str, records: impl IntoIterator<Item = Outgoing>, commit: bool) {
+        let producer: FutureProducer = self
+            .client()
+            .set("transactional.id", self.name("transactions"))
+            .create()
+            .expect("a transactional producer");
+        producer.init_transactions(PATIENCE).expect("the broker knows the producer");
+        producer.begin_transaction().expect("a transaction begins");
+        let sent: Vec<_> = records.into_iter().map(|record| send(&producer, topic, &record)).collect();
+        // Flushed before an abort too: what was aborted has to lie in the topic.
+        producer.flush(PATIENCE).expect("the broker takes the records");
+        drop(sent);
+        let ended = if commit { producer.commit_transaction(PATIENCE) } else { producer.abort_transaction(PATIENCE) };
+        ended.expect("the transaction ends");
+    }
+
     /// Reads from the beginning until `count` records are there; panics with what it has when `within` is over first.
     /// Records beyond `count` may follow: [`Kafka::read_all`] sees those.
     pub fn read(&self, topic: &str, count: usize, within: Duration) -> Vec<Record> {

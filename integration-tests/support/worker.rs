@@ -46,6 +46,11 @@ impl Setup {
         self.argument("--set").argument(format!("{key}={value}"))
     }
 
+    /// Several keys.
+    pub fn with(self, settings: &[(&str, &str)]) -> Self {
+        settings.iter().fold(self, |setup, (key, value)| setup.set(key, value))
+    }
+
     pub fn environment(mut self, key: &str, value: &str) -> Self {
         self.environment.push((key.to_owned(), value.to_owned()));
         self

@@ -28,7 +28,9 @@ pub(super) fn schema() -> Value {
     settings.into_generator().into_root_schema_for::<RawConfig>().to_value()
 }
 
-pub(super) fn merge(file: Option<&Path>, settings: &[Setting]) -> Result<RawConfig, ConfigError> {
+/// The layers as one, and what the schema says against it. What it refuses is left out, so that the rest can be checked
+/// in the same go.
+pub(super) fn merge(file: Option<&Path>, settings: &[Setting]) -> Result<(RawConfig, Vec<Problem>), ConfigError> {
     let schema = schema();
     let mut tree = match file {
         Some(path) => read(path)?,
@@ -45,11 +47,33 @@ pub(super) fn merge(file: Option<&Path>, settings: &[Setting]) -> Result<RawConf
         }
     }
     let validator = jsonschema::validator_for(&schema).map_err(|error| whole("schema", &error))?;
-    problems.extend(validator.iter_errors(&tree).flat_map(|error| describe(&error, &schema)));
-    if !problems.is_empty() {
-        return Err(ConfigError(problems));
+    let refused: Vec<(Vec<String>, Vec<Problem>)> =
+        validator.iter_errors(&tree).map(|error| (refused(&error), describe(&error, &schema))).collect();
+    for (pointers, found) in refused {
+        pointers.iter().for_each(|pointer| prune(&mut tree, pointer));
+        problems.extend(found);
     }
-    serde_json::from_value(tree).map_err(|error| whole("configuration", &error))
+    let raw = serde_json::from_value(tree).map_err(|error| whole("configuration", &error))?;
+    Ok((raw, problems))
+}
+
+/// Pointers to what an error is about: unknown keys, or the value itself.
+fn refused(error: &jsonschema::ValidationError<'_>) -> Vec<String> {
+    let at = error.instance_path();
+    match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected } => {
+            unexpected.iter().map(|key| format!("{at}/{key}")).collect()
+        }
+        _ => vec![at.to_string()],
+    }
+}
+
+fn prune(tree: &mut Value, pointer: &str) {
+    if let Some((parent, key)) = pointer.rsplit_once('/')
+        && let Some(Value::Object(map)) = tree.pointer_mut(parent)
+    {
+        map.remove(key);
+    }
 }
 
 fn whole(key: &str, error: &dyn std::fmt::Display) -> ConfigError {
@@ -161,7 +185,7 @@ mod tests {
 
     fn problems(settings: &[(&str, &str)]) -> Vec<String> {
         let settings: Vec<Setting> = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        merge(None, &settings).unwrap_err().0.iter().map(ToString::to_string).collect()
+        merge(None, &settings).unwrap().1.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -183,14 +207,14 @@ mod tests {
     fn numbers_stay_text_where_text_belongs() {
         let settings =
             [("kafka.group".to_owned(), "42".to_owned()), ("limits.max_in_flight".to_owned(), "7".to_owned())];
-        let raw = merge(None, &settings).unwrap();
+        let (raw, _) = merge(None, &settings).unwrap();
         assert_eq!((raw.kafka.group.as_str(), raw.limits.max_in_flight), ("42", 7));
     }
 
     #[test]
     fn an_environment_variable_reaches_a_librdkafka_option() {
         let variables = [("MODERATO__KAFKA__OPTIONS__SECURITY_PROTOCOL".to_owned(), "SASL_SSL".to_owned())];
-        let raw = merge(None, &crate::config::from_environment(variables.into_iter())).unwrap();
+        let (raw, _) = merge(None, &crate::config::from_environment(variables.into_iter())).unwrap();
         assert_eq!(raw.kafka.options["security.protocol"].to_string(), "SASL_SSL");
     }
 
@@ -198,7 +222,7 @@ mod tests {
     fn a_secret_in_the_file_is_refused_and_not_repeated() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "kafka: {password: hunter2}").unwrap();
-        let error = merge(Some(file.path()), &[]).unwrap_err().to_string();
+        let error = ConfigError(merge(Some(file.path()), &[]).unwrap().1).to_string();
         assert!(error.contains("kafka.password_file") && !error.contains("hunter2"), "{error}");
     }
 }

@@ -243,9 +243,16 @@ pub enum Needs {
 
 /// Reads the file (if any), lays the settings over it in order, and checks the whole.
 pub fn load(file: Option<&Path>, settings: &[Setting], needs: Needs) -> Result<Loaded, ConfigError> {
-    let raw = layers::merge(file, settings)?;
+    let (raw, mut problems) = layers::merge(file, settings)?;
     let checked = check::check(&raw, needs);
-    Ok(Loaded { raw, checked })
+    if problems.is_empty() {
+        return Ok(Loaded { raw, checked });
+    }
+    // A key that was refused already is at its default by now: nothing more is to be said about it.
+    let more = checked.map_or_else(|error| error.0, |_| Vec::new());
+    problems
+        .extend(more.into_iter().filter(|one| !problems.iter().any(|other| other.key == one.key)).collect::<Vec<_>>());
+    Ok(Loaded { raw, checked: Err(ConfigError(problems)) })
 }
 
 /// The settings that environment variables `MODERATO__SECTION__KEY` make.

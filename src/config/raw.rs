@@ -168,6 +168,7 @@ pub enum RawCacheKind {
 #[serde(default, deny_unknown_fields)]
 pub struct RawRedis {
     /// `redis://host:6379/0`, or `rediss://` for TLS; a cluster's seed nodes separated by commas. No password in it.
+    #[serde(serialize_with = "without_credentials")]
     pub url: String,
     /// Whether the servers form a cluster.
     pub cluster: bool,
@@ -183,6 +184,11 @@ pub struct RawRedis {
     pub timeout: String,
     /// Put before every key.
     pub prefix: String,
+}
+
+/// An address that holds a user or password is refused, and printing what was refused must not show it either.
+fn without_credentials<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(if url.contains('@') { "[redacted]" } else { url })
 }
 
 /// How the worker stops, and when it gives up.

@@ -28,8 +28,8 @@ use crate::receipt::{Envelope, Headers, NextOffset, Offset, Original, Partition,
 /// Longest wait for a record; also how late a stop or a settled receipt can be noticed while nothing arrives.
 const POLL: Duration = Duration::from_millis(20);
 /// How long to wait for a permit before pausing: what was fetched ahead is thrown away by a pause, and fetching it again
-/// takes half a second (`fetch.wait.max.ms`), which a road that answers from the cache would spend over and over.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// takes up to a second, which a road that answers from the cache would spend over and over.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Records taken in one turn before settling, committing and the watchdog get theirs.
 const RECORDS_A_TURN: usize = 512;
 
@@ -149,7 +149,7 @@ impl ConsumerThread {
                 Some(Ok(message)) => {
                     deliver(&mut self.ledger, &mut self.outstanding, &self.topic, &self.parts, &message)?
                 }
-                Some(Err(error)) => unless_fatal(&error)?,
+                Some(Err(error)) => unless_fatal(&error, &self.parts.settings)?,
             }
             wait = Duration::ZERO;
         }
@@ -307,7 +307,7 @@ fn deliver(
 }
 
 /// What librdkafka retries by itself is logged; what only the operator can mend ends the worker.
-fn unless_fatal(error: &KafkaError) -> Result<(), Fatal> {
+fn unless_fatal(error: &KafkaError, settings: &KafkaSettings) -> Result<(), Fatal> {
     use RDKafkaErrorCode::{
         Authentication, ClusterAuthorizationFailed, GroupAuthorizationFailed, SaslAuthenticationFailed,
         TopicAuthorizationFailed, UnknownTopic, UnknownTopicOrPartition, UnsupportedSASLMechanism,
@@ -330,7 +330,9 @@ fn unless_fatal(error: &KafkaError) -> Result<(), Fatal> {
             )
         );
     if hopeless {
-        return Err(Fatal::Kafka { cause: format!("{error}; `moderato check` says what is missing") });
+        let KafkaSettings { posts, group, .. } = settings;
+        let cause = format!("topic {posts}, group {group}: {error}; `moderato check` says what is missing");
+        return Err(Fatal::Kafka { cause });
     }
     warn!(%error, "kafka consumer");
     Ok(())
