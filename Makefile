@@ -21,11 +21,12 @@ RUNTIME = $(abspath $(shell ls .venv/lib/python3*/site-packages/onnxruntime/capi
 
 export PYTHON
 
-.PHONY: help setup setup-tests runtime model tiny kafka tokenizer build demo test broker clean
+.PHONY: help setup setup-tests runtime model tiny kafka tokenizer build demo test bench broker clean
 
 help:
 	@echo 'make demo    judge the sample posts with the default model; ARGS="..." go to the program'
 	@echo 'make test    format, lints, unit tests, docs, the Python tests, the integration tests'
+	@echo 'make bench   what the road costs, beside a bare consume-produce loop'
 	@echo 'make broker  an Apache Kafka broker on 127.0.0.1:9092, in the foreground'
 	@echo 'make clean   remove what the build made (.cache and .venv stay; make distclean takes them too)'
 
@@ -100,6 +101,10 @@ test: setup setup-tests .venv/.tests model tiny tokenizer kafka
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 	PYTHONPATH=model $(VENV) -m pytest -q model/tests
 	@.ci/integration
+
+bench: export ORT_DYLIB_PATH = $(RUNTIME)
+bench: setup setup-tests tiny kafka
+	cargo bench --locked --bench road
 
 broker: kafka
 	@exec integration-tests/kafka/broker $(JARS) .cache/kafka/data 9092 9093

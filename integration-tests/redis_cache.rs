@@ -55,23 +55,6 @@ fn a_second_worker_answers_everything_from_the_first_ones_cache() {
 }
 
 #[test]
-fn a_cluster_is_a_cache_like_any_other() {
-    let (kafka, redis) = (kafka!(), redis!());
-    let cluster = redis.cluster();
-    let (first, second) = (Pool::named(&kafka, "first-", 1), Pool::named(&kafka, "second-", 1));
-    [&first, &second].into_iter().for_each(|pool| same_posts(pool, 100));
-    let worker = cached(&first, &cluster.url, "p").set("cache.redis.cluster", true).start();
-    let fresh = first.verdicts_of_all();
-    stop(worker);
-
-    let _worker = cached(&second, &cluster.url, "p").set("cache.redis.cluster", true).start();
-    let repeated = second.verdicts_of_all();
-
-    assert_eq!(answered_by(&repeated), all_by("cache", 100));
-    assert_eq!(scores_in_order(&repeated), scores_in_order(&fresh));
-}
-
-#[test]
 fn another_policy_does_not_read_the_first_ones_answers() {
     let (kafka, redis) = (kafka!(), redis!());
     let (first, second) = (Pool::named(&kafka, "first-", 1), Pool::named(&kafka, "second-", 1));

@@ -1,5 +1,6 @@
 //! One Apache Kafka broker for all tests of a run, or the one that `MODERATO_TEST_BROKERS` names.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -13,9 +14,9 @@ use tempfile::TempDir;
 use super::child::{Guarded, watched};
 use super::{PATIENCE, eventually, free_port, provided, repository, run_id, summary};
 
-struct Broker {
-    address: String,
-    version: String,
+pub(super) struct Broker {
+    pub address: String,
+    pub version: String,
     /// Statics are never dropped: the watcher ends the process and removes its folder.
     _own: Option<(Guarded, TempDir)>,
 }
@@ -65,26 +66,36 @@ fn shared() -> &'static Result<Broker, String> {
 
 /// Kafka's protocol does not tell a broker's version.
 fn existing(address: String) -> Result<Broker, String> {
-    answers(&address, PATIENCE).map_err(|error| format!("MODERATO_TEST_BROKERS={address} does not answer: {error}"))?;
+    answers(at(&address), PATIENCE)
+        .map_err(|error| format!("MODERATO_TEST_BROKERS={address} does not answer: {error}"))?;
     Ok(Broker { address, version: "of an untold version".to_owned(), _own: None })
 }
 
 fn start() -> Result<Broker, String> {
+    launch(folder(), &[])
+}
+
+/// A folder for one broker's data and log.
+pub(super) fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("moderato-kafka-").tempdir().expect("a temporary folder")
+}
+
+/// Starts a broker in `folder`; `more` are the optional arguments of `integration-tests/kafka/broker`.
+pub(super) fn launch(folder: TempDir, more: &[OsString]) -> Result<Broker, String> {
     let jars = provided("MODERATO_TEST_KAFKA_LIBS", ".cache/kafka/libs");
     requirements(&jars)?;
-    let folder = tempfile::Builder::new().prefix("moderato-kafka-").tempdir().expect("a temporary folder");
     let log = folder.path().join("broker.log");
     let (port, controller) = (free_port(), free_port());
 
     let mut command = watched(&repository("integration-tests/kafka/broker"), folder.path(), &log);
-    command.arg(&jars).arg(folder.path()).arg(port.to_string()).arg(controller.to_string());
+    command.arg(&jars).arg(folder.path()).arg(port.to_string()).arg(controller.to_string()).args(more);
     let mut process = Guarded::start(command);
 
     let address = format!("127.0.0.1:{port}");
     eventually(
         "the broker answers a metadata and an offset request",
         2 * PATIENCE,
-        || (process.ended(), answers(&address, Duration::from_secs(1)).err()),
+        || (process.ended(), answers(at(&address), Duration::from_secs(1)).err()),
         |(ended, fault)| ended.is_some() || fault.is_none(),
     );
     let text = std::fs::read_to_string(&log).unwrap_or_default();
@@ -114,16 +125,19 @@ fn requirements(jars: &Path) -> Result<(), String> {
 
 /// Readiness, by the broker's own word: it is part of a cluster, and its group coordinator has loaded. The second
 /// matters to whoever asks first: until then an offset request ends in `NotCoordinator` instead of waiting.
-fn answers(address: &str, within: Duration) -> Result<(), KafkaError> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", address)
-        .set("group.id", "moderato-readiness")
-        .set("log_level", "0")
-        .create()?;
+pub(super) fn answers(mut client: ClientConfig, within: Duration) -> Result<(), KafkaError> {
+    let consumer: BaseConsumer = client.set("group.id", "moderato-readiness").set("log_level", "0").create()?;
     consumer.fetch_metadata(None, within)?;
     let mut any = TopicPartitionList::new();
     any.add_partition("moderato-readiness", 0);
     consumer.committed_offsets(any, within).map(drop)
+}
+
+/// A client of the broker at `address`.
+pub(super) fn at(address: &str) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", address);
+    client
 }
 
 impl Kafka {
@@ -135,17 +149,26 @@ impl Kafka {
     /// Runs `integration-tests/clients/produce.py`, a client of another language, to its end; hands back how many
     /// posts the broker took. The arguments are those after the topic, such as `["--count", "20000"]`.
     pub fn produce_from_outside(&self, topic: &str, arguments: &[&str]) -> usize {
-        let python = provided("MODERATO_TEST_PYTHON", ".venv/bin/python");
-        let script = repository("integration-tests/clients/produce.py");
-        let mut command = Command::new(&python);
-        command.arg(script).args([self.brokers.as_str(), topic]).args(arguments);
-        let output = command
-            .output()
-            .unwrap_or_else(|error| panic!("cannot start {}: {error}; `make .venv/.tests`", python.display()));
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let said = outside("produce.py", &[&[self.brokers.as_str(), topic], arguments].concat());
         let count = said.trim().strip_prefix("produced ").and_then(|count| count.parse().ok());
-        count
-            .filter(|_| output.status.success())
-            .unwrap_or_else(|| panic!("produce.py: {said}{}", String::from_utf8_lossy(&output.stderr)))
+        count.unwrap_or_else(|| panic!("produce.py: {said}"))
     }
+
+    /// Runs `integration-tests/clients/raw_headers.py`, which reads and writes what rdkafka cannot say.
+    pub fn raw_headers(&self, verb: &str, topic: &str, arguments: &[&str]) -> String {
+        outside("raw_headers.py", &[&[verb, self.brokers.as_str(), topic], arguments].concat())
+    }
+}
+
+/// What a Python client prints; its failure is the test's.
+fn outside(script: &str, arguments: &[&str]) -> String {
+    let python = provided("MODERATO_TEST_PYTHON", ".venv/bin/python");
+    let path = repository("integration-tests/clients").join(script);
+    let output = Command::new(&python)
+        .arg(path)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot start {}: {error}; `make .venv/.tests`", python.display()));
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

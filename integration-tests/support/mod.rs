@@ -12,6 +12,7 @@ pub mod kafka;
 pub mod pool;
 pub mod records;
 pub mod redis;
+pub mod secured;
 pub mod summary;
 pub mod worker;
 

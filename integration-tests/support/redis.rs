@@ -13,7 +13,8 @@ use super::{PATIENCE, eventually, free_port, run_id, summary};
 /// A redis-server under the harness's own hand.
 pub struct Private {
     pub url: String,
-    port: u16,
+    pub port: u16,
+    arguments: Vec<String>,
     process: Guarded,
     folder: TempDir,
 }
@@ -59,7 +60,7 @@ fn shared() -> &'static Result<Shared, String> {
         let (url, own) = match std::env::var("MODERATO_TEST_REDIS") {
             Ok(url) if !url.is_empty() => (url, None),
             _ => {
-                let own = Private::try_start()?;
+                let own = Private::try_start(Vec::new())?;
                 (own.url.clone(), Some(own))
             }
         };
@@ -94,7 +95,13 @@ impl Redis {
 
     /// An own server, started for this test alone.
     pub fn private(&self) -> Private {
-        Private::try_start().unwrap_or_else(|why| panic!("{why}"))
+        self.private_with(&[])
+    }
+
+    /// The same with further arguments of redis-server.
+    pub fn private_with(&self, arguments: &[&str]) -> Private {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        Private::try_start(arguments).unwrap_or_else(|why| panic!("{why}"))
     }
 }
 
@@ -106,14 +113,14 @@ fn connection(url: &str) -> redis::Connection {
 }
 
 impl Private {
-    fn try_start() -> Result<Self, String> {
+    fn try_start(arguments: Vec<String>) -> Result<Self, String> {
         if !Command::new("redis-server").arg("--version").output().is_ok_and(|output| output.status.success()) {
             return Err("redis-server is missing: install Debian's package redis-server".to_owned());
         }
         let folder = tempfile::Builder::new().prefix("moderato-redis-").tempdir().expect("a temporary folder");
         let port = free_port();
-        let process = launch(port, &folder);
-        let mut private = Self { url: format!("redis://127.0.0.1:{port}/"), port, process, folder };
+        let process = launch(port, &folder, &arguments);
+        let mut private = Self { url: format!("redis://127.0.0.1:{port}/"), port, arguments, process, folder };
         private.wait_until_it_answers()?;
         Ok(private)
     }
@@ -139,7 +146,7 @@ impl Private {
 
     /// Starts it again after [`Private::kill`], empty, at the same address.
     pub fn restart(&mut self) {
-        self.process = launch(self.port, &self.folder);
+        self.process = launch(self.port, &self.folder, &self.arguments);
         self.wait_until_it_answers().unwrap_or_else(|why| panic!("{why}"));
     }
 
@@ -159,9 +166,9 @@ impl Private {
     }
 }
 
-fn launch(port: u16, folder: &TempDir) -> Guarded {
+fn launch(port: u16, folder: &TempDir, arguments: &[String]) -> Guarded {
     let mut command = watched(Path::new("redis-server"), folder.path(), &folder.path().join("redis.log"));
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
-    command.arg("--dir").arg(folder.path());
+    command.arg("--dir").arg(folder.path()).args(arguments);
     Guarded::start(command)
 }

@@ -119,6 +119,14 @@ impl Worker {
         found.unwrap_or_else(|| panic!("the worker ended ({ended:?}) without {what}"))
     }
 
+    /// The log's last word: the code it ended with, and the reason for a person.
+    pub fn last_word(&mut self) -> (String, String) {
+        let line = self.wait_for_log("\"ended\"");
+        let line: serde_json::Value = serde_json::from_str(&line).expect("a log line is JSON");
+        let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+        (text("error.type"), text("error"))
+    }
+
     /// How many log lines contain `text` so far.
     pub fn count_in_log(&self, text: &str) -> usize {
         self.log().lines().filter(|line| line.contains(text)).count()
