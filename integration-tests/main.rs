@@ -12,5 +12,6 @@ mod outside;
 mod rebalance;
 mod redis_cache;
 mod road;
+mod secured;
 mod structure;
 mod support;

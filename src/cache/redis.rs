@@ -31,9 +31,15 @@ pub struct Redis {
 
 enum Link {
     /// Connects at the first call and again after each drop, by itself.
-    Single(ConnectionManager),
+    Single(Box<Single>),
     /// Connects at the first call that succeeds, then follows the cluster by itself.
     Cluster(Box<Cluster>),
+}
+
+struct Single {
+    client: Client,
+    config: ConnectionManagerConfig,
+    manager: Mutex<ConnectionManager>,
 }
 
 struct Cluster {
@@ -88,7 +94,10 @@ impl Redis {
             Err(_) => breaker.failed(Instant::now()),
         });
         match change {
-            Some(Change::Opened) => warn!("redis does not answer; posts are judged without the cache"),
+            Some(Change::Opened) => {
+                let error = outcome.as_ref().err().map(tracing::field::display);
+                warn!(error, "redis does not answer; posts are judged without the cache");
+            }
             Some(Change::Closed) => info!("redis answers again"),
             None => {}
         }
@@ -97,7 +106,14 @@ impl Redis {
 
     async fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, RedisError> {
         match &self.link {
-            Link::Single(manager) => query_on(&mut manager.clone(), command).await,
+            Link::Single(single) => {
+                let mut manager = single.manager.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let answer = query_on(&mut manager, command).await;
+                if answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::AuthenticationFailed) {
+                    single.start_anew()?;
+                }
+                answer
+            }
             Link::Cluster(cluster) => {
                 let connect = || cluster.client.get_async_connection();
                 let connection = cluster.connection.get_or_try_init(connect).await?;
@@ -149,8 +165,20 @@ fn single(settings: &RedisSettings) -> Result<Link, RedisError> {
     let config = ConnectionManagerConfig::new()
         .set_response_timeout(Some(settings.timeout))
         .set_connection_timeout(Some(settings.timeout))
-        .set_max_delay(Duration::from_secs(1));
-    Ok(Link::Single(ConnectionManager::new_lazy_with_config(client, config)?))
+        // Trying again is the breaker's part: within one call it would only hide why the server refuses.
+        .set_number_of_retries(0);
+    let manager = Mutex::new(ConnectionManager::new_lazy_with_config(client.clone(), config.clone())?);
+    Ok(Link::Single(Box::new(Single { client, config, manager })))
+}
+
+impl Single {
+    /// The manager connects again after faults of the network alone and keeps a refused login for ever, although the
+    /// user may be made or mended later.
+    fn start_anew(&self) -> Result<(), RedisError> {
+        let fresh = ConnectionManager::new_lazy_with_config(self.client.clone(), self.config.clone())?;
+        *self.manager.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
 }
 
 fn cluster(settings: &RedisSettings) -> Result<Link, RedisError> {

@@ -95,7 +95,7 @@ fn cache(config: &Config) -> Outcome {
         let Cache::Redis(redis) = Cache::open(&config.cache).map_err(|what| (Exit::Config, what))? else {
             return Ok("not redis".to_owned());
         };
-        let mend = "start it, or mend cache.redis.url; without it every post runs on the model";
+        let mend = "start it, or mend cache.redis.url, cache.redis.username, cache.redis.password_file or cache.redis.ca_file; without it every post runs on the model";
         redis.ping().await.map_err(|what| (Exit::Failed, format!("{what}; {mend}")))?;
         Ok(format!("redis answers ({} server(s))", settings.urls.len()))
     })
