@@ -8,14 +8,16 @@ use crate::support::pool::{Pool, judged, posts};
 use crate::support::worker::Worker;
 use crate::support::{PATIENCE, eventually};
 
-/// Posts in rounds until told to stop, so that there is load whenever something happens; hands back how many.
+/// Keeps a backlog until told to stop, so that posts are in flight whenever something happens; hands back how many.
 fn keep_posting(pool: &Pool<'_>, stop: &AtomicBool) -> usize {
-    let mut rounds = 0;
+    let mut posted = 0;
     while !stop.load(Ordering::Relaxed) {
-        pool.post(posts(&format!("round-{rounds}"), 100));
-        rounds += 1;
+        if posted < pool.count(&pool.verdicts) + 3000 {
+            pool.post(posts(&format!("from-{posted}"), 1000));
+            posted += 1000;
+        }
     }
-    rounds * 100
+    posted
 }
 
 fn wait_for_members(pool: &Pool<'_>, count: usize) {
@@ -32,12 +34,13 @@ fn wait_for_partitions(worker: &Worker) {
 fn a_worker_that_joins_and_leaves_under_load_neither_loses_nor_repeats_a_post() {
     let kafka = kafka!();
     let pool = Pool::new(&kafka, 6);
-    let (first, stop) = (pool.start(), AtomicBool::new(false));
+    let slow = || pool.setup().set("limits.max_batch_posts", 1).start();
+    let (first, stop) = (slow(), AtomicBool::new(false));
     wait_for_partitions(&first);
 
     let posted = thread::scope(|scope| {
         let posting = scope.spawn(|| keep_posting(&pool, &stop));
-        let mut second = pool.start();
+        let mut second = slow();
         wait_for_members(&pool, 2);
         wait_for_partitions(&second);
         assert!(first.count_in_log("\"partitions revoked\"") > 0, "the first one gives partitions up");

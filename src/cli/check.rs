@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Common, runtime};
+use super::{Common, VerbSettings, runtime};
 use crate::app;
 use crate::cache::Cache;
 use crate::config::{CacheSettings, Config, Needs};
@@ -26,7 +26,7 @@ type Probe = fn(&Config) -> Outcome;
 type Finding = (&'static str, Outcome);
 
 pub(super) fn run(common: &Common) -> Result<Exit, Exit> {
-    let loaded = common.load(&[], Needs::Kafka);
+    let loaded = common.load(&VerbSettings::default(), Needs::Kafka);
     let (raw, checked) = match loaded {
         Ok(loaded) => (Some(loaded.raw), loaded.checked),
         Err(error) => (None, Err(error)),

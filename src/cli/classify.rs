@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{Common, report, runtime};
+use super::{Common, VerbSettings, report, runtime};
 use crate::app;
 use crate::config::{Config, Needs};
 use crate::error::{Exit, Fatal};
@@ -30,9 +30,9 @@ pub(super) struct ClassifyArguments {
 }
 
 pub(super) fn run(arguments: &ClassifyArguments) -> Result<Exit, Exit> {
-    // Logs would drown the verdicts of a person's single question.
-    let quiet = [("log.filter".to_owned(), "warn,ort=error".to_owned())];
-    let config = arguments.common.start(if arguments.text.is_some() { &quiet } else { &[] }, Needs::ModelOnly)?;
+    // Logs would drown the answer to a person's single question.
+    let quiet: &[_] = if arguments.text.is_some() { &[("log.filter", "warn,ort=error")] } else { &[] };
+    let config = arguments.common.start(&VerbSettings { defaults: quiet, fixed: &[] }, Needs::ModelOnly)?;
     match &arguments.text {
         None => judge_lines(&config, Box::new(io::stdin().lock_reader()), Lines::to(io::stdout())),
         Some(text) => {

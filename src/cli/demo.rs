@@ -18,9 +18,9 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::demo_table::{self, Row};
-use super::{Common, report, runtime};
+use super::{Common, VerbSettings, report, runtime};
 use crate::app;
-use crate::config::{Needs, Setting};
+use crate::config::Needs;
 use crate::error::Exit;
 use crate::pipeline::tally::Tally;
 use crate::verdict::VerdictV1;
@@ -48,7 +48,14 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<Exit, Exit> {
         cluster.create_topic(topic, PARTITIONS, 1).map_err(failed)?;
     }
     let brokers = cluster.bootstrap_servers();
-    let config = arguments.common.start(&settings(&brokers), Needs::Kafka)?;
+    let fixed = [
+        ("kafka.brokers", brokers.as_str()),
+        ("kafka.group", "demo"),
+        ("kafka.topics.posts", POSTS),
+        ("kafka.topics.verdicts", VERDICTS),
+        ("kafka.topics.dead_letters", DEAD_LETTERS),
+    ];
+    let config = arguments.common.start(&VerbSettings { defaults: &DEFAULTS, fixed: &fixed }, Needs::Kafka)?;
     eprintln!("loading the model from {}", config.model.path.display());
     let judges = app::load(&config).map_err(|error| report(&error))?;
     println!("Kafka protocol at {brokers} (in this process), topics {POSTS}, {VERDICTS}, {DEAD_LETTERS}");
@@ -78,20 +85,9 @@ fn failed(error: impl std::fmt::Display) -> Exit {
     Exit::Failed
 }
 
-/// The demo's own settings: its cluster, and group timings that suit a cluster which forgets.
-fn settings(brokers: &str) -> Vec<Setting> {
-    let pairs = [
-        ("kafka.brokers", brokers),
-        ("kafka.group", "demo"),
-        ("kafka.topics.posts", POSTS),
-        ("kafka.topics.verdicts", VERDICTS),
-        ("kafka.topics.dead_letters", DEAD_LETTERS),
-        ("kafka.session_timeout", "6s"),
-        ("kafka.drain_timeout", "5s"),
-        ("log.filter", "warn,ort=error,librdkafka=off"),
-    ];
-    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-}
+/// Group timings that suit a cluster which forgets, and a terminal that is for verdicts.
+const DEFAULTS: [(&str, &str); 3] =
+    [("kafka.session_timeout", "6s"), ("kafka.drain_timeout", "5s"), ("log.filter", "warn,ort=error,librdkafka=off")];
 
 /// Feeds the samples, reads what comes out, and prints it.
 fn watch(brokers: &str, listen: bool, stop: &CancellationToken, tally: &Tally) -> Result<Exit, Exit> {

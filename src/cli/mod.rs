@@ -74,20 +74,34 @@ fn setting(text: &str) -> Result<Setting, String> {
     Ok((key.trim().to_owned(), value.to_owned()))
 }
 
+/// Settings of a verb's own.
+#[derive(Default)]
+struct VerbSettings<'a> {
+    /// Above the file, below environment and flags.
+    defaults: &'a [(&'a str, &'a str)],
+    /// Above everything.
+    fixed: &'a [(&'a str, &'a str)],
+}
+
+fn own(pairs: &[(&str, &str)]) -> Vec<Setting> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
 impl Common {
-    /// Merges the layers; `base` lies below the file's... the environment and flags lie above the file.
-    fn load(&self, above: &[Setting], needs: Needs) -> Result<Loaded, config::ConfigError> {
-        let mut settings = config::from_environment(std::env::vars());
+    /// Merges the layers: file, the verb's own defaults, environment, flags, and what the verb cannot do without.
+    fn load(&self, verb: &VerbSettings<'_>, needs: Needs) -> Result<Loaded, config::ConfigError> {
+        let mut settings = own(verb.defaults);
+        settings.extend(config::from_environment(std::env::vars()));
         let flags = [("model.path", &self.model), ("policy", &self.policy)];
         settings.extend(flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?))));
         settings.extend(self.set.iter().cloned());
-        settings.extend(above.iter().cloned());
+        settings.extend(own(verb.fixed));
         config::load(self.config.as_deref(), &settings, needs)
     }
 
     /// The checked configuration with logging started, or the problems printed.
-    fn start(&self, above: &[Setting], needs: Needs) -> Result<Config, Exit> {
-        match self.load(above, needs).and_then(|loaded| loaded.checked) {
+    fn start(&self, verb: &VerbSettings<'_>, needs: Needs) -> Result<Config, Exit> {
+        match self.load(verb, needs).and_then(|loaded| loaded.checked) {
             Ok(config) => {
                 telemetry::start(config.log_format, &config.log_filter);
                 Ok(config)

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Common, report, runtime};
+use super::{Common, VerbSettings, report, runtime};
 use crate::app;
 use crate::config::Needs;
 use crate::error::Exit;
 use crate::pipeline::tally::Tally;
 
 pub(super) fn run(common: &Common) -> Result<Exit, Exit> {
-    let config = common.start(&[], Needs::Kafka)?;
+    let config = common.start(&VerbSettings::default(), Needs::Kafka)?;
     let runtime = runtime()?;
     let stop = CancellationToken::new();
     let outcome = runtime.block_on(async {
