@@ -205,6 +205,23 @@ fn a_folder_as_optimum_writes_it_gives_the_same_scores() {
 }
 
 #[test]
+fn a_graph_that_refuses_batches_on_a_past_runs_row_by_row_with_the_same_scores() {
+    let made = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration-tests/clients/group_query_attention.py");
+    let mut python = std::process::Command::new(variable("MODERATO_TEST_PYTHON"));
+    assert!(python.arg(script).arg(folder("tiny-fp32")).arg(made.path()).status().unwrap().success());
+    let asked = |graph| ModelSettings { require_manifest: false, ..settings(made.path().to_owned(), graph) };
+    let mut shared = load(&asked(GraphChoice::FullSharedPrompt), &policy()).unwrap();
+    assert!(shared.info.contract.contains("GroupQueryAttention"), "{}", shared.info.contract);
+    let rows = rows(&shared.prompt);
+    let mut whole = load(&asked(GraphChoice::FullWholePrompt), &policy()).unwrap();
+    let scores = classify(&mut shared, &rows);
+    assert!(difference(&scores, &classify(&mut whole, &rows)) < 1e-4);
+    let first = scores[0].scores();
+    assert!(scores.iter().any(|row| row.scores() != first), "the scores say something about the posts");
+}
+
+#[test]
 fn an_altered_weight_is_refused_before_anything_is_loaded() {
     let copy = copy_of_tiny();
     let path = copy.path().join("weights.bin");

@@ -88,3 +88,25 @@ fn a_worker_that_dies_leaves_its_partitions_to_the_other_and_no_post_is_missing(
 
     assert_eq!(judged(&pool.verdicts_of_all()).len(), 4000);
 }
+
+#[test]
+fn a_worker_that_freezes_loses_its_partitions_and_takes_part_again_when_it_wakes() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 6);
+    let (awake, mut sleeper) = (pool.mortal().start(), pool.mortal().start());
+    wait_for_members(&pool, 2);
+    [&awake, &sleeper].into_iter().for_each(wait_for_partitions);
+    pool.post(posts("before", 2000));
+    eventually("verdicts appear", PATIENCE, || pool.count(&pool.verdicts), |count| *count > 0);
+
+    sleeper.pause();
+    assert_eq!(judged(&pool.verdicts_of_all()).len(), 2000);
+    sleeper.resume();
+    sleeper.wait_for_log("\"lost\":true");
+    wait_for_members(&pool, 2);
+    pool.post(posts("after", 500));
+
+    assert_eq!(judged(&pool.verdicts_of_all()).len(), 2500);
+    sleeper.sigterm();
+    assert_eq!(sleeper.wait(), 0);
+}

@@ -4,7 +4,7 @@
 //! (`child.rs`). A test asks for them by `kafka!()` and `redis!()`, which also record its name for the closing summary.
 //! Nothing here sleeps in place of an event: every wait looks for a fact and, when its time is up, says what it saw last.
 
-#![allow(dead_code, reason = "each part of it is for the tests that come")]
+#![allow(dead_code, reason = "the bench builds on a part of it")]
 #![expect(clippy::expect_used, reason = "a helper that cannot go on fails its test")]
 
 pub mod child;

@@ -86,11 +86,6 @@ fn folder() -> TempDir {
 }
 
 impl Worker {
-    /// Starts with a config file of this text and nothing else.
-    pub fn start(config: impl Into<String>) -> Self {
-        Setup::new(config).start()
-    }
-
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
@@ -130,10 +125,6 @@ impl Worker {
     /// How many log lines contain `text` so far.
     pub fn count_in_log(&self, text: &str) -> usize {
         self.log().lines().filter(|line| line.contains(text)).count()
-    }
-
-    pub fn is_running(&mut self) -> bool {
-        self.process.ended().is_none()
     }
 
     /// Asks it to stop in good order.
