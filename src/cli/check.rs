@@ -32,17 +32,17 @@ pub(super) fn run(common: &Common) -> Result<Exit, Exit> {
         Err(error) => (None, Err(error)),
     };
     if let Some(text) = raw.and_then(|raw| serde_json::to_string_pretty(&raw).ok()) {
-        println!("configuration, merged:\n{text}\n");
+        say!("configuration, merged:\n{text}\n");
     }
     let config = match checked {
         Ok(config) => config,
         Err(error) => {
-            println!("FAIL  configuration: {} problem(s)", error.0.len());
-            error.0.iter().for_each(|problem| println!("      {problem}"));
+            say!("FAIL  configuration: {} problem(s)", error.0.len());
+            error.0.iter().for_each(|problem| say!("      {problem}"));
             return Err(Exit::Config);
         }
     };
-    println!("ok    configuration");
+    say!("ok    configuration");
     Ok(probe_all(&config))
 }
 
@@ -62,15 +62,15 @@ fn probe_all(config: &Config) -> Exit {
         let Ok((name, outcome)): Result<Finding, _> = findings.recv_timeout(left) else { break };
         missing.retain(|waiting| *waiting != name);
         match outcome {
-            Ok(what) => println!("ok    {name}: {what}"),
+            Ok(what) => say!("ok    {name}: {what}"),
             Err((code, what)) => {
-                println!("FAIL  {name}: {what}");
+                say!("FAIL  {name}: {what}");
                 exit = if code == Exit::Config || exit == Exit::Config { Exit::Config } else { code };
             }
         }
     }
     for name in &missing {
-        println!("FAIL  {name}: no answer within {} s", BUDGET.as_secs());
+        say!("FAIL  {name}: no answer within {} s", BUDGET.as_secs());
         exit = if exit == Exit::Config { exit } else { Exit::Failed };
     }
     exit

@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &ClassifyArguments) -> Result<Exit, Exit> {
             let captured = Captured::default();
             let exit = judge_lines(&config, Box::new(io::Cursor::new(line.into_bytes())), Lines::to(captured.clone()))?;
             let (text, judged) = captured.explained();
-            println!("{text}");
+            say!("{text}");
             Ok(if judged { exit } else { Exit::Failed })
         }
     }

@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<Exit, Exit> {
     let config = arguments.common.start(&VerbSettings { defaults: &DEFAULTS, fixed: &fixed }, Needs::Kafka)?;
     eprintln!("loading the model from {}", config.model.path.display());
     let judges = app::load(&config).map_err(|error| report(&error))?;
-    println!("Kafka protocol at {brokers} (in this process), topics {POSTS}, {VERDICTS}, {DEAD_LETTERS}");
+    say!("Kafka protocol at {brokers} (in this process), topics {POSTS}, {VERDICTS}, {DEAD_LETTERS}");
 
     let runtime = runtime()?;
     let (stop, tally) = (CancellationToken::new(), Arc::new(Tally::default()));
@@ -95,19 +95,17 @@ fn watch(brokers: &str, listen: bool, stop: &CancellationToken, tally: &Tally) -
     feed(brokers, &samples).map_err(failed)?;
     let reader = reader(brokers).map_err(failed)?;
     let (rows, took) = collect(&reader, samples.len(), stop)?;
-    println!("{}", demo_table::table(&rows));
-    println!("{}", demo_table::totals(&rows, tally, took));
+    say!("{}", demo_table::table(&rows));
+    say!("{}", demo_table::totals(&rows, tally, took));
     if rows.len() < samples.len() {
         eprintln!("{} of {} posts have no verdict and no dead letter", samples.len() - rows.len(), samples.len());
         return Ok(Exit::Failed);
     }
     if listen {
-        println!(
-            "\nlistening: produce {{\"id\": \"1\", \"text\": \"...\"}} to topic {POSTS} at {brokers}; Ctrl-C ends"
-        );
+        say!("\nlistening: produce {{\"id\": \"1\", \"text\": \"...\"}} to topic {POSTS} at {brokers}; Ctrl-C ends");
         while !stop.is_cancelled() {
             if let Some(Ok(message)) = reader.poll(Duration::from_millis(100)) {
-                println!("{}", demo_table::line(&row(&message)));
+                say!("{}", demo_table::line(&row(&message)));
             }
         }
     }

@@ -1,5 +1,13 @@
 //! The command line: one file a verb.
 
+/// Writes a line to standard output. A reader that has seen enough and closed it (`| head`) is no fault.
+macro_rules! say {
+    ($($arguments:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($arguments)*);
+    }};
+}
+
 mod check;
 mod classify;
 mod demo;
@@ -125,7 +133,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Classify(arguments) => classify::run(&arguments),
         Verb::Check { common } => check::run(&common),
         Verb::Schema { name } => {
-            println!("{}", render_schema(name));
+            say!("{}", render_schema(name));
             Ok(Exit::Ok)
         }
     };
