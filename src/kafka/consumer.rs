@@ -30,6 +30,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// How long to wait for a permit before pausing: what was fetched ahead is thrown away by a pause, and fetching it again
 /// takes up to a second, which a road that answers from the cache would spend over and over.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a last commit is tried again, and how often.
+const LAST_COMMIT: Duration = Duration::from_secs(5);
+const COMMIT_AGAIN: Duration = Duration::from_millis(100);
 /// Records taken in one turn before settling, committing and the watchdog get theirs.
 const RECORDS_A_TURN: usize = 512;
 
@@ -184,8 +187,9 @@ impl ConsumerThread {
             RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list)?,
             _ => self.consumer.assign(&list)?,
         }
-        // Pausing is local and survives a revoke (librdkafka 1849): set both ways for what has just come.
-        self.switch(self.paused, partitions);
+        if self.paused {
+            self.switch(true, partitions);
+        }
         info!(?partitions, epoch = epoch.0, "partitions assigned");
         Ok(())
     }
@@ -197,6 +201,10 @@ impl ConsumerThread {
         }
         let left = self.ledger.in_flight(partitions);
         self.ledger.forget(partitions);
+        if self.paused {
+            // Pausing is local and survives a revoke (librdkafka 1849): nothing is left paused behind.
+            self.switch(false, partitions);
+        }
         match self.consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(&self.list(partitions))?,
             _ => self.consumer.unassign()?,
@@ -215,6 +223,13 @@ impl ConsumerThread {
             }
         }
         self.commit(partitions);
+        // A commit that meets another member's rebalance is refused; the client joins again by itself, and then it is
+        // taken. Given up early, these posts would be judged twice.
+        let deadline = deadline.min(Instant::now() + LAST_COMMIT);
+        while !self.ledger.to_commit(partitions).is_empty() && Instant::now() < deadline {
+            thread::sleep(COMMIT_AGAIN);
+            self.commit(partitions);
+        }
     }
 
     /// Synchronous: the outcome of an asynchronous commit is never reported. A failed commit is tried again at the
