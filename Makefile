@@ -1,6 +1,7 @@
 # Two commands: `make demo` and `make test`. Each installs what is missing; a second call finds it there.
 # Everything fetched is pinned: Cargo.lock, requirements by hash, jars and the tokenizer by SHA-256.
 
+comma := ,
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -61,10 +62,10 @@ define export
 endef
 
 $(MODEL)/manifest.json: $(EXPORTER) .venv/.model
-	$(call export,default)
+	$(call export,default --precision fp32$(comma)int8)
 
 $(TINY)/manifest.json: $(EXPORTER) .venv/.model
-	$(call export,tiny)
+	$(call export,tiny --precision fp32$(comma)int8)
 
 model: $(MODEL)/manifest.json
 

@@ -52,7 +52,8 @@ fn settings(path: PathBuf, graph: GraphChoice) -> ModelSettings {
         path,
         onnxruntime: Some(variable("ORT_DYLIB_PATH")),
         device: Device::Cpu,
-        intra_threads: 1,
+        instances: Some(1),
+        threads: Some(1),
         require_manifest: true,
         max_batch_tokens: 256,
         graph,
@@ -73,7 +74,7 @@ fn rows(prompt: &Prompt) -> Vec<Vec<u32>> {
 
 fn classify(loaded: &mut Loaded, rows: &[Vec<u32>]) -> Vec<RowScores> {
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-    loaded.instance.classify(&rows).unwrap()
+    loaded.instances[0].classify(&rows).unwrap()
 }
 
 /// The greatest difference between two sets of scores.
@@ -178,11 +179,11 @@ fn a_loaded_model_says_what_it_is() {
 #[test]
 fn an_empty_batch_is_answered_and_a_row_without_tokens_is_an_error() {
     let mut loaded = load_as(folder("tiny-fp32"), GraphChoice::Auto);
-    assert!(loaded.instance.classify(&[]).unwrap().is_empty());
-    assert_eq!(loaded.instance.classify(&[&[]]).unwrap_err().code(), "model_run_failed");
+    assert!(loaded.instances[0].classify(&[]).unwrap().is_empty());
+    assert_eq!(loaded.instances[0].classify(&[&[]]).unwrap_err().code(), "model_run_failed");
     // A run that failed leaves the instance as it was.
     let vocabulary_and_beyond = [1_000_000];
-    assert_eq!(loaded.instance.classify(&[&vocabulary_and_beyond]).unwrap_err().code(), "model_run_failed");
+    assert_eq!(loaded.instances[0].classify(&[&vocabulary_and_beyond]).unwrap_err().code(), "model_run_failed");
     let rows = rows(&loaded.prompt);
     assert_eq!(classify(&mut loaded, &rows).len(), rows.len());
 }

@@ -61,12 +61,22 @@ def _export_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("out", type=Path, metavar="OUT", help="the model folder to make")
     verb.add_argument(
         "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="fp32: exact, for CPUs (default); fp16: half the size, for GPUs; "
-        "int8: fast on CPUs with VNNI or AMX, scores shift by about a hundredth",
+        type=_precisions,
+        default=("fp32",),
+        metavar="NAME[,NAME]",
+        help="fp32: exact, for CPUs (default); fp16: half the size, for GPUs; int8: fast on CPUs with VNNI or AMX, "
+        "scores shift by about a hundredth. fp32,int8 puts both into one folder: the worker chooses, and int8 gets "
+        "the prompt's cache in fp32",
     )
     verb.add_argument("--force", action="store_true", help="replace OUT if it exists")
+
+
+def _precisions(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in PRECISIONS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(PRECISIONS)}")
+    return names
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -101,7 +111,7 @@ def _seal(arguments: argparse.Namespace) -> None:
 
 
 def _write(checkpoint: Checkpoint, arguments: argparse.Namespace, **names: str | None) -> None:
-    options = Options(precision=arguments.precision, force=arguments.force, **names)
+    options = Options(precisions=arguments.precision, force=arguments.force, **names)
     written = export(checkpoint, arguments.out, options)
     tokenizer_config = json.loads((arguments.out / "tokenizer_config.json").read_text(encoding="utf-8"))
     if not tokenizer_config.get("chat_template"):

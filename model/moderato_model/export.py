@@ -14,17 +14,12 @@ from .errors import ExportError
 from .precision import PRECISIONS
 from .weights import WeightFile
 
-GRAPHS = {
-    "classify": {"file": classify.FILE_NAME, "contract": classify.CONTRACT},
-    "full": {"file": full.FILE_NAME, "contract": full.CONTRACT},
-}
-
-
 @dataclass(frozen=True)
 class Options:
     """What the command line says about the result; None leaves the checkpoint's own word."""
 
-    precision: str = "fp32"
+    # The first is the folder's own; each further one adds a classify graph.
+    precisions: tuple[str, ...] = ("fp32",)
     name: str | None = None
     license: str | None = None
     force: bool = False
@@ -36,33 +31,57 @@ def export(checkpoint: Checkpoint, out: Path, options: Options) -> bool:
         name=options.name or checkpoint.name,
         license=options.license or checkpoint.license or "unknown",
         source=checkpoint.source,
-        precision=options.precision,
-        graphs=GRAPHS,
+        precision=options.precisions[0],
+        graphs=_graphs(options.precisions),
     )
     if out.exists() and not options.force:
         if manifest.is_intact(out, identity):
             return False
         raise ExportError(f"{out}: exists and is not an intact export of this source; --force replaces it")
+    _check_precisions(options.precisions)
     checkpoint.check_tensors()
 
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    _write_graphs(checkpoint, partial, options.precision)
+    _write_graphs(checkpoint, partial, options.precisions)
     _write_texts(checkpoint, partial)
     manifest.write_manifest(partial, identity)
     _swap(partial, out)
     return True
 
 
-def _write_graphs(checkpoint: Checkpoint, folder: Path, precision_name: str) -> None:
-    precision = PRECISIONS[precision_name]
+def _check_precisions(precisions: tuple[str, ...]) -> None:
+    own, *further = precisions
+    for name in further:
+        if precisions.count(name) > 1 or PRECISIONS[name].dtype != PRECISIONS[own].dtype:
+            raise ExportError(
+                f"--precision {','.join(precisions)}: {name} cannot stand beside {own} in one folder; "
+                "only fp32,int8 can, because int8 keeps norms and embedding in fp32"
+            )
+
+
+def _graphs(precisions: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    own, *further = precisions
+    graphs = {
+        "classify": {"file": classify.FILE_NAME, "contract": classify.CONTRACT, "precision": own},
+        "full": {"file": full.FILE_NAME, "contract": full.CONTRACT, "precision": own},
+    }
+    for name in further:
+        file = f"classify.{name}.onnx"
+        graphs[f"classify.{name}"] = {"file": file, "contract": classify.CONTRACT, "precision": name}
+    return graphs
+
+
+def _write_graphs(checkpoint: Checkpoint, folder: Path, precisions: tuple[str, ...]) -> None:
+    build = {classify.CONTRACT: classify.build_classify, full.CONTRACT: full.build_full}
+    graphs = _graphs(precisions).values()
     with WeightFile(folder) as weights:
-        for build, name in ((classify.build_classify, classify.FILE_NAME), (full.build_full, full.FILE_NAME)):
-            model = build(checkpoint, precision, weights)
-            (folder / name).write_bytes(model.SerializeToString(deterministic=True))
-    for name in (classify.FILE_NAME, full.FILE_NAME):
-        onnx.checker.check_model(str(folder / name))
+        for graph in graphs:
+            model = build[graph["contract"]](checkpoint, PRECISIONS[graph["precision"]], weights)
+            (folder / graph["file"]).write_bytes(model.SerializeToString(deterministic=True))
+    for graph in graphs:
+        onnx.checker.check_model(str(folder / graph["file"]))
 
 
 def _write_texts(checkpoint: Checkpoint, folder: Path) -> None:

@@ -34,7 +34,7 @@ def tiny_folders(tiny, tmp_path_factory):
     def folder(precision: str) -> Folder:
         if precision not in folders:
             out = tmp_path_factory.mktemp("tiny") / precision
-            export(tiny, out, Options(precision=precision))
+            export(tiny, out, Options(precisions=(precision,)))
             folders[precision] = Folder(out)
         return folders[precision]
 

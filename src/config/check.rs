@@ -7,7 +7,9 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use secrecy::SecretString;
 
-use super::raw::{RawCache, RawCacheKind, RawConfig, RawDevice, RawKafka, RawLimits, RawModel, RawRedis, Secret};
+use super::raw::{
+    Count, RawCache, RawCacheKind, RawConfig, RawDevice, RawKafka, RawLimits, RawModel, RawRedis, Secret,
+};
 use super::{
     BatchLimits, CacheSettings, Config, ConfigError, Device, GraphChoice, InputLimit, KafkaSettings, Limits,
     ModelSettings, Needs, Problem, RedisSettings,
@@ -45,15 +47,22 @@ const MAX_REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Tokens that a run needs beside the post's: the prompt's end.
 const TAIL_TOKENS: usize = 32;
 
+/// Room in a run, in tokens: a CPU gains nothing past a few hundred; a GPU must read all weights for each run.
+fn batch_tokens(raw: &RawConfig) -> usize {
+    let by_device = if raw.model.device == RawDevice::Cpu { 512 } else { 2048 };
+    raw.limits.max_batch_tokens.number().unwrap_or(by_device)
+}
+
 /// Finds all problems, then returns the checked values or the problems.
 pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError> {
     let mut checker = Checker { needs, problems: Vec::new() };
     let grace = checker.duration("shutdown.grace", &raw.shutdown.grace);
+    let batch_tokens = batch_tokens(raw);
     let config = Config {
         kafka: checker.kafka(&raw.kafka),
-        model: checker.model(&raw.model, raw.limits.max_batch_tokens),
+        model: checker.model(&raw.model, batch_tokens),
         policy: checker.file("policy", &raw.policy, "the policy file, such as model/policies/misinformation.yaml"),
-        limits: checker.limits(&raw.limits),
+        limits: checker.limits(&raw.limits, batch_tokens),
         cache: checker.cache(&raw.cache),
         grace,
         stall_timeout: checker.duration("shutdown.stall_timeout", &raw.shutdown.stall_timeout),
@@ -174,7 +183,9 @@ impl Checker {
             });
         }
         self.require(raw.device_id >= 0, "model.device_id", || "is negative; the first GPU is 0".to_owned());
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        for (key, count) in [("model.instances", raw.instances), ("model.threads", raw.threads)] {
+            self.require(count != Count::Number(0), key, || "must be at least 1, or auto".to_owned());
+        }
         let device_id = raw.device_id;
         ModelSettings {
             path,
@@ -184,14 +195,15 @@ impl Checker {
                 RawDevice::Cuda => Device::Cuda { device_id },
                 RawDevice::Tensorrt => Device::Tensorrt { device_id },
             },
-            intra_threads: if raw.threads == 0 { cores } else { raw.threads },
+            instances: raw.instances.number(),
+            threads: raw.threads.number(),
             require_manifest: raw.require_manifest,
             max_batch_tokens,
             graph: GraphChoice::Auto,
         }
     }
 
-    fn limits(&mut self, raw: &RawLimits) -> Limits {
+    fn limits(&mut self, raw: &RawLimits, batch_tokens: usize) -> Limits {
         let counts = [
             ("limits.max_in_flight", raw.max_in_flight, "1024"),
             ("limits.max_post_bytes", raw.max_post_bytes, "1048576"),
@@ -203,17 +215,16 @@ impl Checker {
             self.require(value > 0, key, || format!("must be at least 1, such as {example}"));
         }
         let least = raw.max_input_tokens.saturating_add(TAIL_TOKENS);
-        self.require(raw.max_batch_tokens >= least, "limits.max_batch_tokens", || {
+        self.require(batch_tokens >= least, "limits.max_batch_tokens", || {
             format!(
-                "{} cannot hold the longest post; at least {least} (limits.max_input_tokens + {TAIL_TOKENS})",
-                raw.max_batch_tokens
+                "{batch_tokens} cannot hold the longest post; at least {least} (limits.max_input_tokens + {TAIL_TOKENS})"
             )
         });
         Limits {
             max_in_flight: raw.max_in_flight,
             max_post_bytes: raw.max_post_bytes,
             input: InputLimit { max_input_tokens: raw.max_input_tokens, on_overlong: raw.on_overlong },
-            batch: BatchLimits { max_tokens: raw.max_batch_tokens, max_posts: raw.max_batch_posts },
+            batch: BatchLimits { max_tokens: batch_tokens, max_posts: raw.max_batch_posts },
             max_consecutive_rejections: raw.max_consecutive_rejections,
         }
     }
@@ -325,7 +336,7 @@ mod tests {
             raw.kafka.topics.verdicts = "posts".to_owned();
             raw.kafka.drain_timeout = "60s".to_owned();
             raw.kafka.commit_interval = "soon".to_owned();
-            raw.limits.max_batch_tokens = 8;
+            raw.limits.max_batch_tokens = Count::Number(8);
             raw.limits.max_in_flight = 0;
             raw.cache.kind = RawCacheKind::Redis;
             raw.cache.redis.timeout = "5s".to_owned();

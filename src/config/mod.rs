@@ -103,8 +103,10 @@ pub struct ModelSettings {
     pub onnxruntime: Option<PathBuf>,
     /// Execution provider.
     pub device: Device,
-    /// Threads of one run, at least 1.
-    pub intra_threads: usize,
+    /// Runs at the same time, if the configuration says.
+    pub instances: Option<usize>,
+    /// Threads of one run, if the configuration says.
+    pub threads: Option<usize>,
     /// Whether a folder without manifest is refused.
     pub require_manifest: bool,
     /// The largest run, for warming up.

@@ -83,10 +83,44 @@ pub struct RawModel {
     pub device: RawDevice,
     /// Which GPU, for `cuda` and `tensorrt`.
     pub device_id: i32,
-    /// Threads of the model's run; 0 takes one for each core.
-    pub threads: usize,
+    /// Runs of the model at the same time, over one copy of the weights: `auto` takes one for each core on a CPU, and one
+    /// on a GPU or for a graph in Hugging Face's convention.
+    pub instances: Count,
+    /// Threads of one run: `auto` shares the cores among the instances.
+    pub threads: Count,
     /// Whether a folder without `manifest.json` is refused. Digests are part of every verdict either way.
     pub require_manifest: bool,
+}
+
+/// A number, or `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Count {
+    /// This many.
+    Number(usize),
+    /// The worker chooses.
+    Word(Auto),
+}
+
+/// The word `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Auto {
+    /// The worker chooses.
+    Auto,
+}
+
+impl Count {
+    /// `auto`.
+    pub const AUTO: Self = Self::Word(Auto::Auto);
+
+    /// The number, if one was given.
+    pub fn number(self) -> Option<usize> {
+        match self {
+            Self::Number(number) => Some(number),
+            Self::Word(Auto::Auto) => None,
+        }
+    }
 }
 
 /// Execution providers.
@@ -115,8 +149,8 @@ pub struct RawLimits {
     /// What happens to a longer post; the verdict says so.
     pub on_overlong: OnOverlong,
     /// Largest run of the model: longest row times rows, in tokens. At least `max_input_tokens`, with room for the
-    /// prompt's end.
-    pub max_batch_tokens: usize,
+    /// prompt's end. `auto` takes 512 on a CPU and 2048 on a GPU.
+    pub max_batch_tokens: Count,
     /// Most rows in one run.
     pub max_batch_posts: usize,
     /// Rejections in a row that stop the worker: most likely somebody broke a schema.
@@ -309,7 +343,8 @@ impl Default for RawModel {
             onnxruntime: None,
             device: RawDevice::default(),
             device_id: 0,
-            threads: 0,
+            instances: Count::AUTO,
+            threads: Count::AUTO,
             require_manifest: true,
         }
     }
@@ -322,7 +357,7 @@ impl Default for RawLimits {
             max_post_bytes: 1 << 20,
             max_input_tokens: 448,
             on_overlong: OnOverlong::default(),
-            max_batch_tokens: 512,
+            max_batch_tokens: Count::AUTO,
             max_batch_posts: 64,
             max_consecutive_rejections: 1000,
         }

@@ -3,33 +3,37 @@
 //! The prompt's cache and the label ids are bound once, so that on a GPU they are copied there once and stay.
 
 use ort::{
-    memory::MemoryInfo,
-    session::{IoBinding, Session, SessionOutputs},
-    value::Tensor,
+    memory::Allocator,
+    session::IoBinding,
+    value::{DynTensor, Tensor},
 };
 
 use super::{
     error::{ModelError, run_failed},
-    prefix::PrefixCache,
     scores::RowScores,
+    shared::SharedSession,
 };
 
 /// Ids beyond the end of a row: any valid one does, since rows only look back.
 const PADDING: i64 = 0;
 
-/// A `classify` graph with its prompt bound.
+/// A `classify` graph with its prompt bound, for one thread.
 pub(super) struct CascadeEngine {
-    session: Session,
+    session: SharedSession,
     binding: IoBinding,
     labels: usize,
 }
 
 impl CascadeEngine {
-    /// Binds what stays the same.
-    pub(super) fn new(session: Session, prefix: PrefixCache, labels: &[u32]) -> Result<Self, ModelError> {
-        let mut binding = session.create_binding().map_err(run_failed)?;
-        for (name, tensor) in prefix.into_tensors()? {
-            binding.bind_input(name, &tensor).map_err(run_failed)?;
+    /// Binds what stays the same; `prefix` is shared by all engines of one session.
+    pub(super) fn new(
+        session: SharedSession,
+        prefix: &[(String, DynTensor)],
+        labels: &[u32],
+    ) -> Result<Self, ModelError> {
+        let mut binding = session.binding()?;
+        for (name, tensor) in prefix {
+            binding.bind_input(name, tensor).map_err(run_failed)?;
         }
         let ids: Vec<i64> = labels.iter().map(|id| i64::from(*id)).collect();
         let ids = Tensor::from_array(([labels.len()], ids)).map_err(run_failed)?;
@@ -47,34 +51,30 @@ impl CascadeEngine {
         }
         let last = |(index, row): (usize, &&[u32])| (index * width + row.len() - 1) as i64;
         let positions: Vec<i64> = rows.iter().enumerate().map(last).collect();
-        self.bind(rows.len(), width, ids, positions).map_err(run_failed)?;
-        let outputs = self.session.run_binding(&self.binding).map_err(run_failed)?;
-        scores(&outputs, rows.len(), self.labels)
+        let (logits, normalizers) = self.bind(rows.len(), width, ids, positions).map_err(run_failed)?;
+        self.session.run(&mut self.binding)?;
+        let (_, logits) = logits.extract_tensor();
+        let (_, normalizers) = normalizers.extract_tensor();
+        let rows = logits.chunks_exact(self.labels).zip(normalizers);
+        Ok(rows
+            .map(|(logits, log_normalizer)| RowScores { logits: logits.to_vec(), log_normalizer: *log_normalizer })
+            .collect())
     }
 
-    fn bind(&mut self, rows: usize, width: usize, ids: Vec<i64>, positions: Vec<i64>) -> ort::Result<()> {
+    /// Binds one run's rows, and where its results go: host memory, so that from a GPU only the label rows come back.
+    fn bind(
+        &mut self,
+        rows: usize,
+        width: usize,
+        ids: Vec<i64>,
+        positions: Vec<i64>,
+    ) -> ort::Result<(Tensor<f32>, Tensor<f32>)> {
+        let mut logits = Tensor::<f32>::new(&Allocator::default(), [rows, self.labels])?;
+        let mut normalizers = Tensor::<f32>::new(&Allocator::default(), [rows])?;
         self.binding.bind_input("input_ids", &Tensor::from_array(([rows, width], ids))?)?;
         self.binding.bind_input("logit_positions", &Tensor::from_array(([rows], positions))?)?;
-        // A binding keeps the last run's output buffer; another batch size would not fit into it.
-        self.binding.bind_output_to_device("logits", &MemoryInfo::default())?;
-        self.binding.bind_output_to_device("log_normalizer", &MemoryInfo::default())
+        self.binding.bind_output("logits", &mut logits)?;
+        self.binding.bind_output("log_normalizer", &mut normalizers)?;
+        Ok((logits, normalizers))
     }
-}
-
-fn scores(outputs: &SessionOutputs<'_>, rows: usize, labels: usize) -> Result<Vec<RowScores>, ModelError> {
-    let numbers = |name: &str, length: usize| {
-        let output = outputs.get(name).ok_or_else(|| ModelError::run(format!("the classify graph gives no {name}")))?;
-        let (_, numbers) = output.try_extract_tensor::<f32>().map_err(run_failed)?;
-        if numbers.len() == length {
-            Ok(numbers)
-        } else {
-            Err(ModelError::run(format!("{name} has {} numbers where {length} belong", numbers.len())))
-        }
-    };
-    let logits = numbers("logits", rows * labels)?.chunks_exact(labels);
-    let normalizers = numbers("log_normalizer", rows)?;
-    Ok(logits
-        .zip(normalizers)
-        .map(|(logits, log_normalizer)| RowScores { logits: logits.to_vec(), log_normalizer: *log_normalizer })
-        .collect())
 }

@@ -16,6 +16,7 @@ mod prompt;
 mod scan;
 mod scores;
 mod session;
+mod shared;
 mod template;
 mod tokenizer;
 mod wire;
@@ -31,6 +32,7 @@ use self::{
     manifest::{Folder, Graph},
     prefix::PrefixCache,
     session::Runtime,
+    shared::SharedSession,
 };
 pub use self::{
     error::{ModelError, TokenizeError},
@@ -44,8 +46,8 @@ use crate::policy::Policy;
 /// A model that is ready.
 #[derive(Debug)]
 pub struct Loaded {
-    /// For the thread that owns the model.
-    pub instance: Instance,
+    /// One for each thread that runs the model.
+    pub instances: Vec<Instance>,
     /// For those that prepare posts.
     pub prompt: Arc<Prompt>,
     /// For verdicts and for people.
@@ -83,6 +85,8 @@ pub struct ModelInfo {
     pub labels: Vec<Arc<str>>,
     /// Layers.
     pub layers: usize,
+    /// Runs at the same time.
+    pub instances: usize,
     /// Key-value heads.
     pub kv_heads: usize,
     /// Size of a head.
@@ -107,13 +111,15 @@ pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelEr
     }
     let runtime = Runtime::load(settings.onnxruntime.as_deref())?;
     let builder = Builder { runtime: &runtime, settings, prompt: &prompt };
-    let mut instance = match choice {
+    let mut instances = match choice {
         GraphChoice::Classify | GraphChoice::Auto => builder.cascade(&graph, &folder, config.fallback())?,
         GraphChoice::FullSharedPrompt => builder.full(&graph, true)?,
         GraphChoice::FullWholePrompt => builder.full(&graph, false)?,
     };
     let longest_row = config.max_positions.map_or(usize::MAX, |most| most - prompt.prefix_ids().len());
-    instance.warm_up(prompt.tail_ids()[0], settings.max_batch_tokens, longest_row)?;
+    for instance in &mut instances {
+        instance.warm_up(prompt.tail_ids()[0], settings.max_batch_tokens, longest_row)?;
+    }
     let cache = graph.contract.cache();
     let info = ModelInfo {
         name: folder.name(),
@@ -130,11 +136,12 @@ pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelEr
         max_positions: config.max_positions,
         labels: policy.labels.iter().map(|label| label.id.clone()).collect(),
         layers: cache.layers,
+        instances: instances.len(),
         kv_heads: cache.kv_heads,
         head_dim: cache.head_dim,
         license: folder.license(),
     };
-    Ok(Loaded { instance, prompt: Arc::new(prompt), info: Arc::new(info) })
+    Ok(Loaded { instances, prompt: Arc::new(prompt), info: Arc::new(info) })
 }
 
 /// The prompt alone, without verifying weights or loading ONNX Runtime: for tools that only count tokens.
@@ -168,7 +175,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// The classify graph; the full one computes the prompt's cache and is closed again, weights and all.
-    fn cascade(&self, graph: &Graph, folder: &Folder, fallback: Fallback) -> Result<Instance, ModelError> {
+    fn cascade(&self, graph: &Graph, folder: &Folder, fallback: Fallback) -> Result<Vec<Instance>, ModelError> {
         let full = folder.graph("full", fallback)?.ok_or_else(|| {
             folder.fault("there is no full graph, which computes the prompt's cache: make the folder again".to_owned())
         })?;
@@ -180,17 +187,26 @@ impl Builder<'_> {
             );
         }
         let inputs = full_inputs(&full)?;
-        let mut session = self.open(&full)?;
-        let prefix = inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?;
+        let (instances, threads) = self.share_of_cores();
+        let mut session = self.open(&full, instances * threads)?;
+        let prefix = inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?.into_tensors()?;
         drop(session);
-        let engine = CascadeEngine::new(self.open(graph)?, prefix, self.prompt.label_ids())?;
-        Ok(Instance::cascade(engine))
+        let session = SharedSession::new(self.open(graph, threads)?);
+        let engine = |_| CascadeEngine::new(session.clone(), &prefix, self.prompt.label_ids());
+        (0..instances).map(|index| engine(index).map(Instance::cascade)).collect()
     }
 
-    fn full(&self, graph: &Graph, shared: bool) -> Result<Instance, ModelError> {
+    /// A run of this convention lends its inputs, so each instance needs a session of its own: one unless told otherwise.
+    fn full(&self, graph: &Graph, shared: bool) -> Result<Vec<Instance>, ModelError> {
+        let instances = self.settings.instances.unwrap_or(1);
+        let threads = self.settings.threads.unwrap_or_else(|| cores().div_ceil(instances));
+        (0..instances).map(|_| self.full_instance(graph, shared, threads)).collect()
+    }
+
+    fn full_instance(&self, graph: &Graph, shared: bool, threads: usize) -> Result<Instance, ModelError> {
         let inputs = full_inputs(graph)?;
         let cache = inputs.cache;
-        let mut session = self.open(graph)?;
+        let mut session = self.open(graph, threads)?;
         let (prefix, before) = if shared {
             (inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?, Vec::new())
         } else {
@@ -201,9 +217,24 @@ impl Builder<'_> {
         Ok(Instance::full(FullEngine { session, inputs, prefix, before, labels, one_row }))
     }
 
-    fn open(&self, graph: &Graph) -> Result<ort::session::Session, ModelError> {
-        self.runtime.open(&graph.path, self.settings.device, self.settings.intra_threads.max(1))
+    /// Instances, and threads for each: one instance a core on a CPU, since runs side by side waste less than threads
+    /// that wait for each other; one on a GPU, which runs one thing at a time.
+    fn share_of_cores(&self) -> (usize, usize) {
+        match (self.settings.device, self.settings.instances, self.settings.threads) {
+            (_, Some(instances), threads) => (instances, threads.unwrap_or_else(|| (cores() / instances).max(1))),
+            (Device::Cpu, None, threads) => ((cores() / threads.unwrap_or(1)).max(1), threads.unwrap_or(1)),
+            (_, None, threads) => (1, threads.unwrap_or(1)),
+        }
     }
+
+    fn open(&self, graph: &Graph, threads: usize) -> Result<ort::session::Session, ModelError> {
+        self.runtime.open(&graph.path, self.settings.device, threads)
+    }
+}
+
+/// Cores that this process may use, as far as the operating system tells; a control group's quota included.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn full_inputs(graph: &Graph) -> Result<FullInputs, ModelError> {

@@ -1,11 +1,11 @@
 //! Gathers posts that need the model into runs of like length.
 //!
-//! A run closes when an instance can take it: nothing waits while an instance idles, and what waits meanwhile gives the
-//! choice of like lengths. Each run is built around the post that has waited longest, so none starves.
+//! A run closes when an idle instance asks for one: nothing waits while an instance idles, and what waits meanwhile
+//! gives the choice of like lengths. Each run is built around the post that has waited longest, so none starves.
 
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::BatchLimits;
 use crate::pipeline::TokenizedPost;
@@ -23,11 +23,14 @@ pub struct Waiting {
 /// Rows for one run of the model.
 pub type Batch = Vec<Waiting>;
 
-/// Runs until `misses` closes, then flushes what is left.
+/// An idle instance asking for its next run.
+pub type Idle = oneshot::Sender<Batch>;
+
+/// Runs until `misses` closes and what is left has been handed out.
 pub async fn run(
     limits: BatchLimits,
     mut misses: mpsc::Receiver<Envelope<TokenizedPost>>,
-    batches: mpsc::Sender<Batch>,
+    mut idle: mpsc::Receiver<Idle>,
 ) {
     let mut waiting: Vec<Waiting> = Vec::new();
     let mut open = true;
@@ -39,13 +42,18 @@ pub async fn run(
                 Some(post) => waiting.push(Waiting { post, since: Instant::now() }),
                 None => open = false,
             },
-            free = batches.reserve(), if !waiting.is_empty() => match free {
-                Ok(free) => free.send(close_run(&mut waiting, limits)),
-                // The instance is gone; its thread says why.
-                Err(_) => return,
+            asks = idle.recv(), if !waiting.is_empty() => match asks {
+                Some(instance) => hand_out(instance, &mut waiting, limits),
+                // Every instance is gone; their threads say why.
+                None => return,
             },
         }
     }
+}
+
+/// An instance that ended after it asked says why itself; its run goes with it, and the process is ending.
+fn hand_out(instance: Idle, waiting: &mut Vec<Waiting>, limits: BatchLimits) {
+    let _ = instance.send(close_run(waiting, limits));
 }
 
 /// Takes the next run out of what waits; `waiting` stays in arrival order and is not empty.

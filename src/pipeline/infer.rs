@@ -1,4 +1,4 @@
-//! The model's thread, and the task behind it that remembers answers and shares them with twins.
+//! The model's threads, one an instance, and the task behind them that remembers answers and shares them with twins.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::cache::Cache;
 use crate::error::Fatal;
 use crate::model::{Instance, ModelError, RowScores};
-use crate::pipeline::batcher::{Batch, Waiting};
+use crate::pipeline::batcher::{Batch, Idle, Waiting};
 use crate::pipeline::tally::Tally;
 use crate::pipeline::twins::Twins;
 use crate::pipeline::{Finished, TokenizedPost, prepare};
@@ -27,9 +27,9 @@ const WRITES_AT_ONCE: usize = 64;
 /// A post and what the model said about it.
 pub type Answered = (Envelope<TokenizedPost>, Result<Arc<Answer>, Rejected>);
 
-/// What the model thread is built from.
+/// What a model thread is built from.
 pub struct Parts {
-    /// The session; this thread is its only owner.
+    /// This thread is its only owner.
     pub instance: Instance,
     /// What goes into each answer.
     pub execution: Arc<Execution>,
@@ -39,21 +39,22 @@ pub struct Parts {
     pub tally: Arc<Tally>,
 }
 
-/// Starts the thread; it ends when `batches` closes.
+/// Starts the thread; it asks for a run whenever it idles, and ends when nobody answers.
 pub fn spawn(
     mut parts: Parts,
-    mut batches: mpsc::Receiver<Batch>,
+    idle: mpsc::Sender<Idle>,
     answers: mpsc::Sender<Answered>,
 ) -> Result<JoinHandle<Result<(), Fatal>>, Fatal> {
     let work = move || {
-        while let Some(batch) = batches.blocking_recv() {
+        loop {
+            let (ask, batch) = oneshot::channel();
+            let Ok(Ok(batch)) = idle.blocking_send(ask).map(|()| batch.blocking_recv()) else { return Ok(()) };
             for answered in parts.run(batch)? {
                 if answers.blocking_send(answered).is_err() {
                     return Ok(());
                 }
             }
         }
-        Ok(())
     };
     let spawned = thread::Builder::new().name("model".to_owned()).spawn(work);
     spawned.map_err(|error| Fatal::Internal { part: "model", cause: error.to_string() })

@@ -1,13 +1,13 @@
 //! The road on one page.
 //!
 //! ```text
-//! source ─intake─> prepare ─misses─> batcher ─batches─> model thread ─answers─> remember ─┐
+//! source ─intake─> prepare ─misses─> batcher <─idle── model threads ─answers─> remember ─┐
 //!    ^                └────────────── hit, twin, rejection, tombstone ──────── finished ──┴─> conclude ─> outlet
 //!    └──────────────────────────────────── settled receipts ────────────────────────────────────┘
 //! ```
 //!
 //! Each stage reads one channel, writes to the next and ends because its input closed. Every channel has room for all
-//! permits, so nothing between source and outlet ever waits for room, and `batches` holds one run ahead.
+//! permits, so nothing between source and outlet ever waits for room; an idle model thread asks the batcher for a run.
 
 pub mod batcher;
 pub mod conclude;
@@ -120,12 +120,12 @@ pub struct Road {
 
 /// Builds the road and starts its stages on the current runtime.
 pub fn build(parts: Parts) -> Result<Road, Fatal> {
-    let Parts { model: Loaded { instance, prompt, info }, policy, cache, outlet, pool, limits, tally } = parts;
+    let Parts { model: Loaded { instances, prompt, info }, policy, cache, outlet, pool, limits, tally } = parts;
     let room = limits.max_in_flight;
     // Beyond the permits, in case a record that was fetched before a pause is handed out after it.
     let (intake, intake_rx) = mpsc::channel(room + 64);
     let (misses, misses_rx) = mpsc::channel(room);
-    let (batches, batches_rx) = mpsc::channel(1);
+    let (idle, idle_rx) = mpsc::channel(instances.len().max(1));
     let (answers, answers_rx) = mpsc::channel(room);
     let (finished, finished_rx) = mpsc::channel(room);
     let (settled_tx, settled) = unbounded();
@@ -145,25 +145,34 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
         twins: twins.clone(),
         labels: info.labels.len(),
     };
-    let infer = infer::Parts { instance, execution, prompt_tokens: info.prompt_tokens, tally: tally.clone() };
     let conclude = conclude::Parts {
         judge,
         outlet,
         settled: settled_tx,
         max_consecutive_rejections: limits.max_consecutive_rejections,
-        tally,
+        tally: tally.clone(),
     };
 
     let mut stages = JoinSet::new();
     stages.spawn(prepare::run(prepare, intake_rx, misses, finished.clone()));
     stages.spawn(async move {
-        batcher::run(limits.batch, misses_rx, batches).await;
+        batcher::run(limits.batch, misses_rx, idle_rx).await;
         Ok(())
     });
-    let model = infer::spawn(infer, batches_rx, answers)?;
-    stages.spawn_blocking(move || {
-        model.join().unwrap_or_else(|_| Err(Fatal::Internal { part: "model", cause: "its thread panicked".to_owned() }))
-    });
+    for instance in instances {
+        let parts = infer::Parts {
+            instance,
+            execution: execution.clone(),
+            prompt_tokens: info.prompt_tokens,
+            tally: tally.clone(),
+        };
+        let model = infer::spawn(parts, idle.clone(), answers.clone())?;
+        stages.spawn_blocking(move || {
+            let panicked = || Fatal::Internal { part: "model", cause: "its thread panicked".to_owned() };
+            model.join().unwrap_or_else(|_| Err(panicked()))
+        });
+    }
+    drop((idle, answers));
     stages.spawn(infer::remember(cache, twins, answers_rx, finished));
     stages.spawn(conclude::run(conclude, finished_rx));
     Ok(Road { intake, settled, stages })
