@@ -211,7 +211,7 @@ fn an_altered_model_file_is_refused_and_named() {
 fn demo_judges_every_sample_post() {
     let (text, exit) = said(&bare().verb("demo").output(b""));
 
-    let samples = fs::read_to_string(repository("src/cli/demo_posts.jsonl")).unwrap().lines().count();
+    let samples = fs::read_to_string(repository("src/samples.jsonl")).unwrap().lines().count();
     contains_all(&text, &[&format!("{samples} posts in "), "labels: ", "answered by the model ", "padding: "]);
     let rows = text.lines().filter(|line| line.contains("demo-")).count();
     assert_eq!((rows, exit), (samples, Some(0)), "{text}");

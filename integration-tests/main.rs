@@ -7,6 +7,7 @@ mod classify;
 mod command_line;
 mod delivery;
 mod harness;
+mod instances;
 mod model;
 mod outside;
 mod rebalance;

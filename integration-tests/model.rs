@@ -9,8 +9,8 @@ use std::{
 
 use moderato::{
     model::{
-        Device, GraphChoice, InputLimit, Loaded, ModelError, ModelSettings, OnOverlong, Prompt, RowScores, load,
-        load_tokenizer_only,
+        Device, GraphChoice, InputLimit, Loaded, ModelError, ModelSettings, OnOverlong, Precision, Prompt, RowScores,
+        load, load_tokenizer_only,
     },
     policy::{Policy, PolicyFormat},
 };
@@ -33,25 +33,27 @@ const SENTENCES: [&str; 12] = [
     "a",
 ];
 
-const LIMIT: InputLimit = InputLimit { max_input_tokens: 120, on_overlong: OnOverlong::TruncateMiddle };
+pub const LIMIT: InputLimit = InputLimit { max_input_tokens: 120, on_overlong: OnOverlong::TruncateMiddle };
 
-fn variable(name: &str) -> PathBuf {
+pub fn variable(name: &str) -> PathBuf {
     PathBuf::from(std::env::var_os(name).unwrap_or_else(|| panic!("{name} is not set: run `make test`")))
 }
 
-fn folder(name: &str) -> PathBuf {
+pub fn folder(name: &str) -> PathBuf {
     variable("MODERATO_TEST_MODELS").join(name)
 }
 
-fn policy() -> Policy {
+pub fn policy() -> Policy {
     Policy::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("model/policies/misinformation.yaml")).unwrap()
 }
 
-fn settings(path: PathBuf, graph: GraphChoice) -> ModelSettings {
+pub fn settings(path: PathBuf, graph: GraphChoice) -> ModelSettings {
     ModelSettings {
         path,
         onnxruntime: Some(variable("ORT_DYLIB_PATH")),
         device: Device::Cpu,
+        precision: Precision::Exported,
+        prompt_tokens: None,
         instances: Some(1),
         threads: Some(1),
         require_manifest: true,
@@ -60,25 +62,25 @@ fn settings(path: PathBuf, graph: GraphChoice) -> ModelSettings {
     }
 }
 
-fn load_as(path: PathBuf, graph: GraphChoice) -> Loaded {
+pub fn load_as(path: PathBuf, graph: GraphChoice) -> Loaded {
     load(&settings(path, graph), &policy()).unwrap()
 }
 
-fn refusal(settings: &ModelSettings) -> ModelError {
+pub fn refusal(settings: &ModelSettings) -> ModelError {
     load(settings, &policy()).expect_err("the folder should have been refused")
 }
 
-fn rows(prompt: &Prompt) -> Vec<Vec<u32>> {
+pub fn rows(prompt: &Prompt) -> Vec<Vec<u32>> {
     SENTENCES.iter().map(|text| prompt.tokenize(text, &LIMIT).unwrap().ids).collect()
 }
 
-fn classify(loaded: &mut Loaded, rows: &[Vec<u32>]) -> Vec<RowScores> {
+pub fn classify(loaded: &mut Loaded, rows: &[Vec<u32>]) -> Vec<RowScores> {
     let rows: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
     loaded.instances[0].classify(&rows).unwrap()
 }
 
 /// The greatest difference between two sets of scores.
-fn difference(left: &[RowScores], right: &[RowScores]) -> f64 {
+pub fn difference(left: &[RowScores], right: &[RowScores]) -> f64 {
     assert_eq!(left.len(), right.len());
     let of_row = |row: &RowScores| [row.scores(), vec![row.outside_mass()]].concat();
     let pairs = left.iter().zip(right).flat_map(|(left, right)| of_row(left).into_iter().zip(of_row(right)));

@@ -19,5 +19,6 @@ pub mod policy;
 pub mod post;
 pub mod receipt;
 pub mod rejection;
+pub mod samples;
 pub mod telemetry;
 pub mod verdict;

@@ -37,11 +37,25 @@ def test_the_manifest_lists_every_file_with_digest_and_size(tiny, tmp_path):
         "source": {"kind": "seed", "ref": "tiny --seed 7", "sha256": tiny.source.sha256},
         "precision": "fp32",
         "graphs": {
-            "classify": {"file": "classify.onnx", "contract": "moderato/cascade/1"},
-            "full": {"file": "full.onnx", "contract": "huggingface/past-key-values/1"},
+            "classify": {"file": "classify.onnx", "contract": "moderato/cascade/1", "precision": "fp32"},
+            "full": {"file": "full.onnx", "contract": "huggingface/past-key-values/1", "precision": "fp32"},
         },
         "exporter": {"name": "moderato-model", "version": EXPORTER_VERSION},
     }
+
+
+def test_int8_stands_beside_fp32_in_one_folder_and_shares_its_full_graph(tiny, tmp_path):
+    export(tiny, tmp_path / "both", Options(precisions=("fp32", "int8")))
+    export(tiny, tmp_path / "alone", Options())
+    both, alone = snapshot(tmp_path / "both"), snapshot(tmp_path / "alone")
+    assert both["full.onnx"] == alone["full.onnx"] and both["classify.onnx"] == alone["classify.onnx"]
+    manifest = json.loads(both["manifest.json"])
+    assert manifest["precision"] == "fp32"
+    assert manifest["graphs"]["classify.int8"] == {
+        "file": "classify.int8.onnx", "contract": "moderato/cascade/1", "precision": "int8"
+    }  # fmt: skip
+    with pytest.raises(ExportError, match="fp16 cannot stand beside fp32"):
+        export(tiny, tmp_path / "refused", Options(precisions=("fp32", "fp16")))
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path):

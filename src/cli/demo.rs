@@ -23,9 +23,9 @@ use crate::app;
 use crate::config::Needs;
 use crate::error::Exit;
 use crate::pipeline::tally::Tally;
+use crate::samples;
 use crate::verdict::VerdictV1;
 
-const SAMPLES: &str = include_str!("demo_posts.jsonl");
 const PARTITIONS: i32 = 3;
 const POSTS: &str = "posts";
 const VERDICTS: &str = "verdicts";
@@ -91,7 +91,7 @@ const DEFAULTS: [(&str, &str); 3] =
 
 /// Feeds the samples, reads what comes out, and prints it.
 fn watch(brokers: &str, listen: bool, stop: &CancellationToken, tally: &Tally) -> Result<Exit, Exit> {
-    let samples: Vec<&str> = SAMPLES.lines().filter(|line| !line.trim().is_empty()).collect();
+    let samples: Vec<&str> = samples::POSTS.lines().filter(|line| !line.trim().is_empty()).collect();
     feed(brokers, &samples).map_err(failed)?;
     let reader = reader(brokers).map_err(failed)?;
     let (rows, took) = collect(&reader, samples.len(), stop)?;
@@ -191,7 +191,7 @@ fn row(message: &BorrowedMessage<'_>) -> Row {
         return Row::dead_letter(value, header("moderato.error.reason").unwrap_or_default());
     }
     match serde_json::from_slice::<VerdictV1>(value) {
-        Ok(verdict) => Row::verdict(verdict, SAMPLES),
+        Ok(verdict) => Row::verdict(verdict, samples::POSTS),
         Err(_) => Row::dead_letter(value, "tombstone".to_owned()),
     }
 }

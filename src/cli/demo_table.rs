@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_samples_are_at_least_300_whole_posts_with_ids_of_their_own() {
-        let samples = include_str!("demo_posts.jsonl");
+        let samples = crate::samples::POSTS;
         let ids: std::collections::HashSet<String> =
             samples.lines().map(|line| serde_json::from_str::<Text>(line).unwrap().id).collect();
         assert!(ids.len() >= 300 && ids.len() == samples.lines().count());

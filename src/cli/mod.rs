@@ -8,6 +8,7 @@ macro_rules! say {
     }};
 }
 
+mod bench;
 mod check;
 mod classify;
 mod demo;
@@ -53,6 +54,8 @@ enum Verb {
         #[command(flatten)]
         common: Common,
     },
+    /// Measure the model on this machine, without Kafka: posts/s, share of the machine's peak, waiting.
+    Bench(Box<bench::BenchArguments>),
     /// Print a schema: post, verdict, dead_letter, config or asyncapi.
     Schema {
         /// Which.
@@ -131,6 +134,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Run { common } => run::run(&common),
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Classify(arguments) => classify::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Check { common } => check::run(&common),
         Verb::Schema { name } => {
             say!("{}", render_schema(name));

@@ -195,10 +195,12 @@ impl Checker {
                 RawDevice::Cuda => Device::Cuda { device_id },
                 RawDevice::Tensorrt => Device::Tensorrt { device_id },
             },
+            precision: raw.precision,
             instances: raw.instances.number(),
             threads: raw.threads.number(),
             require_manifest: raw.require_manifest,
             max_batch_tokens,
+            prompt_tokens: None,
             graph: GraphChoice::Auto,
         }
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-pub use self::raw::{LogFormat, OnOverlong, RawConfig};
+pub use self::raw::{LogFormat, OnOverlong, RawConfig, RawPrecision as Precision};
 
 /// One thing wrong with the configuration: which key, what, and what would work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +103,8 @@ pub struct ModelSettings {
     pub onnxruntime: Option<PathBuf>,
     /// Execution provider.
     pub device: Device,
+    /// Which of the folder's precisions.
+    pub precision: Precision,
     /// Runs at the same time, if the configuration says.
     pub instances: Option<usize>,
     /// Threads of one run, if the configuration says.
@@ -111,6 +113,8 @@ pub struct ModelSettings {
     pub require_manifest: bool,
     /// The largest run, for warming up.
     pub max_batch_tokens: usize,
+    /// The prompt is lengthened or cut to so many tokens, for measuring.
+    pub prompt_tokens: Option<usize>,
     /// Which graph; anything but `Auto` is for comparing them.
     pub graph: GraphChoice,
 }

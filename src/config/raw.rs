@@ -83,6 +83,9 @@ pub struct RawModel {
     pub device: RawDevice,
     /// Which GPU, for `cuda` and `tensorrt`.
     pub device_id: i32,
+    /// Which of the folder's precisions: `exported` is the folder's own. `auto` judges the sample posts with each at
+    /// start and takes the fastest that gives fp32's label to at least 99 % of them.
+    pub precision: RawPrecision,
     /// Runs of the model at the same time, over one copy of the weights: `auto` takes one for each core on a CPU, and one
     /// on a GPU or for a graph in Hugging Face's convention.
     pub instances: Count,
@@ -90,6 +93,36 @@ pub struct RawModel {
     pub threads: Count,
     /// Whether a folder without `manifest.json` is refused. Digests are part of every verdict either way.
     pub require_manifest: bool,
+}
+
+/// Precisions of a model folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawPrecision {
+    /// The folder's own.
+    #[default]
+    Exported,
+    /// The fastest that agrees with fp32.
+    Auto,
+    /// Single precision.
+    Fp32,
+    /// Half precision, for GPUs.
+    Fp16,
+    /// Integer products, one scale per output channel and one per token.
+    Int8,
+}
+
+impl RawPrecision {
+    /// As the configuration spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exported => "exported",
+            Self::Auto => "auto",
+            Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
+        }
+    }
 }
 
 /// A number, or `auto`.
@@ -343,6 +376,7 @@ impl Default for RawModel {
             onnxruntime: None,
             device: RawDevice::default(),
             device_id: 0,
+            precision: RawPrecision::default(),
             instances: Count::AUTO,
             threads: Count::AUTO,
             require_manifest: true,

@@ -46,6 +46,8 @@ struct Manifest {
 struct GraphEntry {
     file: String,
     contract: String,
+    /// Of this graph; the folder's own where it is left out.
+    precision: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -60,19 +62,18 @@ struct FileEntry {
 pub(super) struct Graph {
     pub path: PathBuf,
     pub contract: Contract,
-    operators: BTreeSet<String>,
+    /// `fp32`, `fp16`, `int8`, or what the exporter called it.
+    pub precision: String,
 }
 
-impl Graph {
-    /// What the operators tell of the precision, for folders without a manifest.
-    pub(super) fn precision(&self) -> &'static str {
-        let has = |name: &str| self.operators.contains(name);
-        match self.contract.cache().half {
-            _ if has("MatMulNBits") => "nbits",
-            _ if has("MatMulInteger") || has("MatMulIntegerToFloat") || has("DynamicQuantizeMatMul") => "int8",
-            true => "fp16",
-            false => "fp32",
-        }
+/// What the operators tell of the precision, for folders without a manifest.
+fn precision_of(operators: &BTreeSet<String>, half: bool) -> &'static str {
+    let has = |name: &str| operators.contains(name);
+    match half {
+        _ if has("MatMulNBits") => "nbits",
+        _ if has("MatMulInteger") || has("MatMulIntegerToFloat") || has("DynamicQuantizeMatMul") => "int8",
+        true => "fp16",
+        false => "fp32",
     }
 }
 
@@ -117,7 +118,7 @@ impl Folder {
             .ok_or_else(|| self.fault(format!("{name} is missing: add it to the folder (and to its manifest)")))
     }
 
-    /// Looks into the graph called `role` (`classify` or `full`) without giving it to ONNX Runtime.
+    /// Looks into the graph called `role` (`classify`, `full`, or `classify.` and a further precision) without giving it to ONNX Runtime.
     pub(super) fn graph(&self, role: &str, fallback: Fallback) -> Result<Option<Graph>, ModelError> {
         let Some(file) = self.graph_file(role)? else { return Ok(None) };
         let Some(path) = self.file(&file) else {
@@ -131,7 +132,18 @@ impl Folder {
             return Err(ModelError::Folder { path: self.path.clone(), problems });
         }
         let contract = Contract::detect(&file, &scan, fallback)?;
-        Ok(Some(Graph { path, contract, operators: scan.operators }))
+        let told = self.manifest.as_ref().map(|manifest| {
+            let own = manifest.graphs.get(role).and_then(|graph| graph.precision.clone());
+            own.unwrap_or_else(|| manifest.precision.clone())
+        });
+        let precision = told.unwrap_or_else(|| precision_of(&scan.operators, contract.cache().half).to_owned());
+        Ok(Some(Graph { path, contract, precision }))
+    }
+
+    /// The precisions that `classify` graphs of this folder have beside its own.
+    pub(super) fn further_precisions(&self) -> Vec<String> {
+        let graphs = self.manifest.iter().flat_map(|manifest| manifest.graphs.keys());
+        graphs.filter_map(|role| role.strip_prefix("classify.").map(str::to_owned)).collect()
     }
 
     /// The file of a graph: as the manifest says, else by the names that exporters use.
@@ -191,10 +203,6 @@ impl Folder {
         self.manifest.as_ref().map(|manifest| manifest.license.clone())
     }
 
-    pub(super) fn precision(&self) -> Option<String> {
-        self.manifest.as_ref().map(|manifest| manifest.precision.clone())
-    }
-
     /// The folder for its tokenizer alone: the small text files, hashed and unverified.
     pub(super) fn tokenizer_of(path: &Path) -> Result<Self, ModelError> {
         let names = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
@@ -242,7 +250,7 @@ fn check_listed(folder: &Path, manifest: &Manifest) -> Result<BTreeMap<String, S
     }
     for (role, graph) in &manifest.graphs {
         let expected = match role.as_str() {
-            "classify" => "moderato/cascade/1",
+            role if role == "classify" || role.starts_with("classify.") => "moderato/cascade/1",
             _ => "huggingface/past-key-values/1",
         };
         if graph.contract != expected {

@@ -83,6 +83,15 @@ impl Prompt {
         Ok(Self { tokenizer, prefix, tail, labels, gap, tokenizer_digest, digest })
     }
 
+    /// For measuring only: the prefix cut, or lengthened by its own ids, to so many tokens.
+    pub(super) fn resized(mut self, tokens: Option<usize>) -> Self {
+        if let Some(tokens) = tokens.filter(|tokens| *tokens > 0) {
+            self.prefix = self.prefix.iter().copied().cycle().take(tokens).collect();
+            self.digest = digest(&[&self.prefix, &self.tail, &self.labels]);
+        }
+        self
+    }
+
     /// The post's ids within `limit`. Safe to call from many threads; takes bounded time and memory for any text.
     pub fn tokenize(&self, text: &str, limit: &InputLimit) -> Result<Tokenized, TokenizeError> {
         let text = text.trim();

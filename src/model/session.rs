@@ -69,7 +69,7 @@ impl Runtime {
         builder.commit_from_file(graph).map_err(|error| refused(graph, &error))
     }
 
-    fn options(&self, intra_threads: usize) -> ort::Result<SessionBuilder> {
+    pub(super) fn options(&self, intra_threads: usize) -> ort::Result<SessionBuilder> {
         let builder = Session::builder(&self.environment)?
             // The library's own default looks for an NPU.
             .with_auto_device(AutoDevicePolicy::PreferCPU)?

@@ -59,17 +59,21 @@ fn hand_out(instance: Idle, waiting: &mut Vec<Waiting>, limits: BatchLimits) {
 /// Takes the next run out of what waits; `waiting` stays in arrival order and is not empty.
 fn close_run(waiting: &mut Vec<Waiting>, limits: BatchLimits) -> Batch {
     let lengths: Vec<usize> = waiting.iter().map(|waiting| waiting.post.body.tokens.ids.len()).collect();
-    let mut chosen = choose(&lengths, limits);
+    take(waiting, choose(&lengths, limits))
+}
+
+/// Takes the chosen out, in arrival order.
+pub fn take<T>(waiting: &mut Vec<T>, mut chosen: Vec<usize>) -> Vec<T> {
     chosen.sort_unstable_by(|a, b| b.cmp(a));
     // From the back, so that the indices before stay right.
-    let mut batch: Batch = chosen.into_iter().map(|index| waiting.remove(index)).collect();
-    batch.reverse();
-    batch
+    let mut taken: Vec<T> = chosen.into_iter().map(|index| waiting.remove(index)).collect();
+    taken.reverse();
+    taken
 }
 
 /// Which of the waiting rows, given by length in arrival order, make the next run: the oldest, and its neighbours in
 /// length for as long as the padded run stays within limits and padding a neighbour costs less than running it apart.
-fn choose(lengths: &[usize], limits: BatchLimits) -> Vec<usize> {
+pub fn choose(lengths: &[usize], limits: BatchLimits) -> Vec<usize> {
     let mut by_length: Vec<usize> = (0..lengths.len()).collect();
     by_length.sort_by_key(|&index| lengths[index]);
     let Some(anchor) = by_length.iter().position(|&index| index == 0) else { return Vec::new() };

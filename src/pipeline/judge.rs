@@ -41,7 +41,9 @@ impl Judge {
             tokenizer_digest: info.tokenizer_digest.to_string(),
             prompt_digest: info.prompt_digest.to_string(),
         };
-        let revisions = [&model.digest, &model.tokenizer_digest, &model.prompt_digest, policy.digest()];
+        // The folder's digest covers all its graphs; the precision tells which of them answers.
+        let revisions =
+            [&model.digest, &info.precision, &model.tokenizer_digest, &model.prompt_digest, policy.digest()];
         let keyring = Keyring::new(&revisions);
         let policy_ref = PolicyRef {
             id: policy.id.clone(),

@@ -1,0 +1,155 @@
+//! From a verified folder to instances that are warm: which graph, how many at once, with which threads.
+
+use super::{
+    Device, GraphChoice, ModelConfig, ModelError, ModelSettings, Prompt,
+    cascade::CascadeEngine,
+    contract::{Contract, Fallback},
+    full::{FullEngine, FullInputs},
+    instance::Instance,
+    manifest::{Folder, Graph},
+    prefix::PrefixCache,
+    session::Runtime,
+    shared::SharedSession,
+};
+
+/// A graph, and instances of it that have run.
+pub(super) struct Ready {
+    pub graph: Graph,
+    pub instances: Vec<Instance>,
+}
+
+/// The folder's own graph for what was asked.
+pub(super) fn choose(
+    asked: GraphChoice,
+    folder: &Folder,
+    fallback: Fallback,
+) -> Result<(GraphChoice, Graph), ModelError> {
+    if matches!(asked, GraphChoice::Auto | GraphChoice::Classify) {
+        if let Some(graph) = folder.graph("classify", fallback)? {
+            return Ok((GraphChoice::Classify, graph));
+        }
+        if asked == GraphChoice::Classify {
+            return Err(
+                folder.fault("there is no classify graph: make the folder with moderato's model/ package".to_owned())
+            );
+        }
+    }
+    let graph = folder.graph("full", fallback)?.ok_or_else(|| {
+        folder.fault("there is no ONNX graph: expected classify.onnx and full.onnx, or model.onnx".to_owned())
+    })?;
+    Ok((if asked == GraphChoice::Auto { GraphChoice::FullSharedPrompt } else { asked }, graph))
+}
+
+/// Builds an instance around one prompt.
+pub(super) struct Builder<'a> {
+    pub runtime: &'a Runtime,
+    pub settings: &'a ModelSettings,
+    pub prompt: &'a Prompt,
+    pub folder: &'a Folder,
+    pub config: &'a ModelConfig,
+}
+
+impl Builder<'_> {
+    /// Loads the folder's graph of one precision, or its own, and runs the largest shapes once.
+    pub(super) fn ready(&self, precision: Option<&str>) -> Result<Ready, ModelError> {
+        let (choice, own) = choose(self.settings.graph, self.folder, self.config.fallback())?;
+        let graph = match precision {
+            Some(name) if name != own.precision => self.further(name, &own)?,
+            _ => own,
+        };
+        let mut instances = match choice {
+            GraphChoice::Classify | GraphChoice::Auto => self.cascade(&graph)?,
+            GraphChoice::FullSharedPrompt => self.full(&graph, true)?,
+            GraphChoice::FullWholePrompt => self.full(&graph, false)?,
+        };
+        let around = self.prompt.prefix_ids().len();
+        let longest_row = self.config.max_positions.map_or(usize::MAX, |most| most - around);
+        for instance in &mut instances {
+            instance.warm_up(self.prompt.tail_ids()[0], self.settings.max_batch_tokens, longest_row)?;
+        }
+        Ok(Ready { graph, instances })
+    }
+
+    /// The `classify` graph of a further precision.
+    fn further(&self, name: &str, own: &Graph) -> Result<Graph, ModelError> {
+        let graph = self.folder.graph(&format!("classify.{name}"), self.config.fallback())?;
+        graph.ok_or_else(|| {
+            let further = self.folder.further_precisions();
+            let has = std::iter::once(own.precision.clone()).chain(further).collect::<Vec<_>>().join(", ");
+            self.folder.fault(format!(
+                "model.precision is {name} and the folder has {has}: choose one of these, or export with \
+                 --precision {},{name} (fp32,int8 is the only pair) or --precision {name}",
+                own.precision
+            ))
+        })
+    }
+
+    /// The classify graph; the full one computes the prompt's cache and is closed again, weights and all.
+    fn cascade(&self, graph: &Graph) -> Result<Vec<Instance>, ModelError> {
+        let folder = self.folder;
+        let full = folder.graph("full", self.config.fallback())?.ok_or_else(|| {
+            folder.fault("there is no full graph, which computes the prompt's cache: make the folder again".to_owned())
+        })?;
+        let cache = graph.contract.cache();
+        let of_full = full.contract.cache();
+        if (cache.layers, cache.kv_heads, cache.head_dim) != (of_full.layers, of_full.kv_heads, of_full.head_dim) {
+            return Err(
+                folder.fault("the classify and full graphs are of different models: make the folder again".to_owned())
+            );
+        }
+        let inputs = full_inputs(&full)?;
+        let (instances, threads) = self.share_of_cores();
+        let mut session = self.open(&full, instances * threads)?;
+        let prefix = inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?.into_tensors()?;
+        drop(session);
+        let session = SharedSession::new(self.open(graph, threads)?);
+        let engine = |_| CascadeEngine::new(session.clone(), &prefix, self.prompt.label_ids());
+        (0..instances).map(|index| engine(index).map(Instance::cascade)).collect()
+    }
+
+    /// A run of this convention lends its inputs, so each instance needs a session of its own: one unless told otherwise.
+    fn full(&self, graph: &Graph, shared: bool) -> Result<Vec<Instance>, ModelError> {
+        let instances = self.settings.instances.unwrap_or(1);
+        let threads = self.settings.threads.unwrap_or_else(|| cores().div_ceil(instances));
+        (0..instances).map(|_| self.full_instance(graph, shared, threads)).collect()
+    }
+
+    fn full_instance(&self, graph: &Graph, shared: bool, threads: usize) -> Result<Instance, ModelError> {
+        let inputs = full_inputs(graph)?;
+        let cache = inputs.cache;
+        let mut session = self.open(graph, threads)?;
+        let (prefix, before) = if shared {
+            (inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?, Vec::new())
+        } else {
+            (PrefixCache::empty(cache), self.prompt.prefix_ids().to_vec())
+        };
+        let one_row = matches!(graph.contract, Contract::Full { one_row_on_a_past: true, .. });
+        let labels = self.prompt.label_ids().to_vec();
+        Ok(Instance::full(FullEngine { session, inputs, prefix, before, labels, one_row }))
+    }
+
+    /// Instances, and threads for each: one instance a core on a CPU, since runs side by side waste less than threads
+    /// that wait for each other; one on a GPU, which runs one thing at a time.
+    fn share_of_cores(&self) -> (usize, usize) {
+        match (self.settings.device, self.settings.instances, self.settings.threads) {
+            (_, Some(instances), threads) => (instances, threads.unwrap_or_else(|| (cores() / instances).max(1))),
+            (Device::Cpu, None, threads) => ((cores() / threads.unwrap_or(1)).max(1), threads.unwrap_or(1)),
+            (_, None, threads) => (1, threads.unwrap_or(1)),
+        }
+    }
+
+    fn open(&self, graph: &Graph, threads: usize) -> Result<ort::session::Session, ModelError> {
+        self.runtime.open(&graph.path, self.settings.device, threads)
+    }
+}
+
+/// Cores that this process may use, as far as the operating system tells; a control group's quota included.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn full_inputs(graph: &Graph) -> Result<FullInputs, ModelError> {
+    FullInputs::of_contract(&graph.contract).ok_or_else(|| {
+        ModelError::Contract(format!("{} is a classify graph where a full one belongs", graph.path.display()))
+    })
+}
