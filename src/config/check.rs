@@ -7,10 +7,10 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use secrecy::SecretString;
 
-use super::raw::{RawCache, RawCacheKind, RawConfig, RawDevice, RawKafka, RawLimits, RawModel, RawRedis, Secret};
+use super::raw::{RawCache, RawCacheKind, RawConfig, RawKafka, RawLimits, RawModel, RawRedis, Secret};
 use super::{
-    BatchLimits, CacheSettings, Config, ConfigError, Device, GraphChoice, InputLimit, KafkaSettings, Limits,
-    ModelSettings, Needs, Problem, RedisSettings,
+    BatchLimits, CacheSettings, Config, ConfigError, GraphChoice, InputLimit, KafkaSettings, Limits, ModelSettings,
+    Needs, Problem, RedisSettings,
 };
 
 /// librdkafka keys that `kafka.options` may not set, with the reason given to whoever tries.
@@ -51,7 +51,7 @@ pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError
     let grace = checker.duration("shutdown.grace", &raw.shutdown.grace);
     let config = Config {
         kafka: checker.kafka(&raw.kafka),
-        model: checker.model(&raw.model, raw.limits.max_batch_tokens),
+        model: checker.model(&raw.model, &raw.limits),
         policy: checker.file("policy", &raw.policy, "the policy file, such as model/policies/misinformation.yaml"),
         limits: checker.limits(&raw.limits),
         cache: checker.cache(&raw.cache),
@@ -71,13 +71,13 @@ pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError
     if checker.problems.is_empty() { Ok(config) } else { Err(ConfigError(checker.problems)) }
 }
 
-struct Checker {
+pub(super) struct Checker {
     needs: Needs,
     problems: Vec<Problem>,
 }
 
 impl Checker {
-    fn require(&mut self, holds: bool, key: &str, message: impl FnOnce() -> String) {
+    pub(super) fn require(&mut self, holds: bool, key: &str, message: impl FnOnce() -> String) {
         if !holds {
             self.problems.push(Problem { key: key.to_owned(), message: message() });
         }
@@ -159,7 +159,7 @@ impl Checker {
         }
     }
 
-    fn model(&mut self, raw: &RawModel, max_batch_tokens: usize) -> ModelSettings {
+    fn model(&mut self, raw: &RawModel, limits: &RawLimits) -> ModelSettings {
         let path = PathBuf::from(&raw.path);
         self.require(path.is_dir(), "model.path", || {
             if raw.path.is_empty() {
@@ -173,20 +173,16 @@ impl Checker {
                 format!("`{library}` is not a file: libonnxruntime.so.1.31.1 of the onnxruntime==1.31.1 wheel")
             });
         }
-        self.require(raw.device_id >= 0, "model.device_id", || "is negative; the first GPU is 0".to_owned());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let device_id = raw.device_id;
         ModelSettings {
             path,
             onnxruntime: raw.onnxruntime.as_ref().map(PathBuf::from),
-            device: match raw.device {
-                RawDevice::Cpu => Device::Cpu,
-                RawDevice::Cuda => Device::Cuda { device_id },
-                RawDevice::Tensorrt => Device::Tensorrt { device_id },
-            },
+            device: self.device(raw),
+            strict: raw.strict,
             intra_threads: if raw.threads == 0 { cores } else { raw.threads },
             require_manifest: raw.require_manifest,
-            max_batch_tokens,
+            batch: BatchLimits { max_tokens: limits.max_batch_tokens, max_posts: limits.max_batch_posts },
+            max_input_tokens: limits.max_input_tokens,
             graph: GraphChoice::Auto,
         }
     }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::devices::{RawCuda, RawDevice, RawOpenvino, RawTensorrt, RawTensorrtRtx, Strict};
+
 /// moderato's configuration: a YAML file, then environment variables `MODERATO__SECTION__KEY`, then flags.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -81,25 +83,23 @@ pub struct RawModel {
     pub onnxruntime: Option<String>,
     /// Execution provider. One that was asked for and is not there ends the start; it is never replaced by the CPU.
     pub device: RawDevice,
-    /// Which GPU, for `cuda` and `tensorrt`.
+    /// Which GPU, for `cuda`, `tensorrt` and `tensorrt_rtx`; the first is 0.
     pub device_id: i32,
+    /// What happens when ONNX Runtime leaves work of the model (products of matrices, attention, normalisation) to the
+    /// CPU although another device was asked for.
+    pub strict: Strict,
+    /// Options of `openvino`.
+    pub openvino: RawOpenvino,
+    /// Options of `cuda`, and of the CUDA below `tensorrt`.
+    pub cuda: RawCuda,
+    /// Options of `tensorrt`.
+    pub tensorrt: RawTensorrt,
+    /// Options of `tensorrt_rtx`.
+    pub tensorrt_rtx: RawTensorrtRtx,
     /// Threads of the model's run; 0 takes one for each core.
     pub threads: usize,
     /// Whether a folder without `manifest.json` is refused. Digests are part of every verdict either way.
     pub require_manifest: bool,
-}
-
-/// Execution providers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RawDevice {
-    /// The CPU.
-    #[default]
-    Cpu,
-    /// An NVIDIA GPU through CUDA.
-    Cuda,
-    /// An NVIDIA GPU through TensorRT.
-    Tensorrt,
 }
 
 /// Bounds on posts and on what is in flight.
@@ -309,6 +309,11 @@ impl Default for RawModel {
             onnxruntime: None,
             device: RawDevice::default(),
             device_id: 0,
+            strict: Strict::default(),
+            openvino: RawOpenvino::default(),
+            cuda: RawCuda::default(),
+            tensorrt: RawTensorrt::default(),
+            tensorrt_rtx: RawTensorrtRtx::default(),
             threads: 0,
             require_manifest: true,
         }

@@ -1,6 +1,7 @@
 //! Judging by the classify graph: one prompt cache for all rows, and the label rows of each post's last token only.
 //!
-//! The prompt's cache and the label ids are bound once, so that on a GPU they are copied there once and stay.
+//! The prompt's cache and the label ids are bound once: binding copies a tensor to the device where the graph wants it,
+//! so that on a GPU they are copied there once and stay. What comes back from there is the label rows alone.
 
 use ort::{
     memory::MemoryInfo,
@@ -34,7 +35,14 @@ impl CascadeEngine {
         let ids: Vec<i64> = labels.iter().map(|id| i64::from(*id)).collect();
         let ids = Tensor::from_array(([labels.len()], ids)).map_err(run_failed)?;
         binding.bind_input("label_ids", &ids).map_err(run_failed)?;
+        // Copies to a device are only queued by binding.
+        binding.synchronize_inputs().map_err(run_failed)?;
         Ok(Self { session, binding, labels: labels.len() })
+    }
+
+    /// The session that it runs.
+    pub(super) fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Scores every row in one run.
@@ -55,6 +63,7 @@ impl CascadeEngine {
     fn bind(&mut self, rows: usize, width: usize, ids: Vec<i64>, positions: Vec<i64>) -> ort::Result<()> {
         self.binding.bind_input("input_ids", &Tensor::from_array(([rows, width], ids))?)?;
         self.binding.bind_input("logit_positions", &Tensor::from_array(([rows], positions))?)?;
+        self.binding.synchronize_inputs()?;
         // A binding keeps the last run's output buffer; another batch size would not fit into it.
         self.binding.bind_output_to_device("logits", &MemoryInfo::default())?;
         self.binding.bind_output_to_device("log_normalizer", &MemoryInfo::default())

@@ -4,6 +4,7 @@
 //! `ort::` appears only here. Loading promises: files verified before they are parsed, the device that was asked
 //! for or an error, the prompt run once, and one warm run at the largest size before the first post.
 
+mod assignment;
 mod cascade;
 mod contract;
 mod error;
@@ -11,26 +12,32 @@ mod full;
 mod instance;
 mod manifest;
 mod neutralise;
+mod plugin;
 mod prefix;
 mod prompt;
+mod provider;
 mod scan;
 mod scores;
 mod session;
+mod shapes;
 mod template;
 mod tokenizer;
 mod wire;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use self::error::run_failed;
 use self::{
+    assignment::Assignment,
     cascade::CascadeEngine,
     contract::{Contract, Fallback},
     full::{FullEngine, FullInputs},
     manifest::{Folder, Graph},
     prefix::PrefixCache,
-    session::Runtime,
+    session::{Opening, Runtime},
+    shapes::{Bounds, Shapes},
 };
 pub use self::{
     error::{ModelError, TokenizeError},
@@ -65,10 +72,12 @@ pub struct ModelInfo {
     pub prompt_digest: String,
     /// Identifies the policy's content.
     pub policy_digest: String,
-    /// `fp32`, `fp16`, `int8`, or what the exporter called it.
+    /// `fp32`, `fp16`, `int8`, or what the exporter called it; and what it is computed in, where that is another.
     pub precision: String,
-    /// `cpu`, `cuda` or `tensorrt`.
+    /// What `model.device` asked for: `cpu`, `openvino`, `cuda`, `tensorrt` or `tensorrt_rtx`.
     pub provider: &'static str,
+    /// How many nodes of the graph each provider got, as ONNX Runtime recorded it.
+    pub nodes: BTreeMap<String, usize>,
     /// The convention that was detected, for a person.
     pub contract: String,
     /// The library's version.
@@ -106,23 +115,28 @@ pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelEr
         )));
     }
     let runtime = Runtime::load(settings.onnxruntime.as_deref())?;
-    let builder = Builder { runtime: &runtime, settings, prompt: &prompt };
+    let model_digest = folder.model_digest();
+    let builder = Builder { runtime: &runtime, settings, prompt: &prompt, model_digest: &model_digest };
     let mut instance = match choice {
         GraphChoice::Classify | GraphChoice::Auto => builder.cascade(&graph, &folder, config.fallback())?,
         GraphChoice::FullSharedPrompt => builder.full(&graph, true)?,
         GraphChoice::FullWholePrompt => builder.full(&graph, false)?,
     };
+    let assignment = Assignment::of(instance.session()).map_err(run_failed)?;
+    provider::hold(&settings.device, settings.strict, &assignment)?;
     let longest_row = config.max_positions.map_or(usize::MAX, |most| most - prompt.prefix_ids().len());
-    instance.warm_up(prompt.tail_ids()[0], settings.max_batch_tokens, longest_row)?;
+    let longest_row = longest_row.min(builder.bounds().row);
+    instance.warm_up(prompt.tail_ids()[0], settings.batch, longest_row)?;
     let cache = graph.contract.cache();
     let info = ModelInfo {
         name: folder.name(),
-        model_digest: folder.model_digest(),
+        model_digest,
         tokenizer_digest: prompt.tokenizer_digest().to_owned(),
         prompt_digest: prompt.digest().to_owned(),
         policy_digest: policy.digest().to_owned(),
-        precision: folder.precision().unwrap_or_else(|| graph.precision().to_owned()),
+        precision: precision(&folder, &graph, &settings.device),
         provider: settings.device.name(),
+        nodes: assignment.nodes(),
         contract: graph.contract.describe(),
         onnxruntime_version: runtime.version.clone(),
         prompt_tokens: prompt.prefix_ids().len(),
@@ -159,11 +173,20 @@ fn choose(asked: GraphChoice, folder: &Folder, fallback: Fallback) -> Result<(Gr
     Ok((if asked == GraphChoice::Auto { GraphChoice::FullSharedPrompt } else { asked }, graph))
 }
 
+fn precision(folder: &Folder, graph: &Graph, device: &Device) -> String {
+    let weights = folder.precision().unwrap_or_else(|| graph.precision().to_owned());
+    match provider::computed_in(device) {
+        Some(computed) => format!("{weights} computed in {computed}"),
+        None => weights,
+    }
+}
+
 /// Builds an instance around one prompt.
 struct Builder<'a> {
     runtime: &'a Runtime,
     settings: &'a ModelSettings,
     prompt: &'a Prompt,
+    model_digest: &'a str,
 }
 
 impl Builder<'_> {
@@ -180,17 +203,17 @@ impl Builder<'_> {
             );
         }
         let inputs = full_inputs(&full)?;
-        let mut session = self.open(&full)?;
+        let mut session = self.open(&full, true)?;
         let prefix = inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?;
         drop(session);
-        let engine = CascadeEngine::new(self.open(graph)?, prefix, self.prompt.label_ids())?;
+        let engine = CascadeEngine::new(self.open(graph, false)?, prefix, self.prompt.label_ids())?;
         Ok(Instance::cascade(engine))
     }
 
     fn full(&self, graph: &Graph, shared: bool) -> Result<Instance, ModelError> {
         let inputs = full_inputs(graph)?;
         let cache = inputs.cache;
-        let mut session = self.open(graph)?;
+        let mut session = self.open(graph, false)?;
         let (prefix, before) = if shared {
             (inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?, Vec::new())
         } else {
@@ -201,8 +224,33 @@ impl Builder<'_> {
         Ok(Instance::full(FullEngine { session, inputs, prefix, before, labels, one_row }))
     }
 
-    fn open(&self, graph: &Graph) -> Result<ort::session::Session, ModelError> {
-        self.runtime.open(&graph.path, self.settings.device, self.settings.intra_threads.max(1))
+    /// `once`: to run the prompt and nothing else.
+    fn open(&self, graph: &Graph, once: bool) -> Result<ort::session::Session, ModelError> {
+        let shapes = if once {
+            Shapes::of_prompt(&graph.contract, self.prompt.prefix_ids().len())
+        } else {
+            Shapes::of_posts(&graph.contract, self.bounds())
+        };
+        self.runtime.open(&Opening {
+            graph: &graph.path,
+            device: &self.settings.device,
+            threads: self.settings.intra_threads.max(1),
+            shapes: &shapes,
+            model_digest: self.model_digest,
+            onnxruntime: &self.runtime.version,
+            once,
+        })
+    }
+
+    fn bounds(&self) -> Bounds {
+        let batch = self.settings.batch;
+        Bounds {
+            prompt: self.prompt.prefix_ids().len(),
+            labels: self.prompt.label_ids().len(),
+            rows: batch.max_posts,
+            row: (self.settings.max_input_tokens + self.prompt.tail_ids().len()).min(batch.max_tokens),
+            tokens: batch.max_tokens,
+        }
     }
 }
 
