@@ -6,6 +6,7 @@ mod bad_input;
 mod classify;
 mod command_line;
 mod delivery;
+mod devices;
 mod harness;
 mod model;
 mod outside;

@@ -70,7 +70,11 @@ impl Plugin<'_> {
         }
         environment.register_ep_library(self.provider, &path).map_err(|error| {
             let library = path.display();
-            self.unusable(&format!("its plugin {library} cannot be loaded: {error}: get it with {}", self.mend))
+            self.unusable(&format!(
+                "its plugin {library} cannot be loaded: {error}: if it names another library, that \
+                 one or its driver is missing; the plugin itself comes with {}",
+                self.mend
+            ))
         })?;
         loaded.push((self.provider, path));
         Ok(())

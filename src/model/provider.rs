@@ -178,7 +178,7 @@ fn built_in<const N: usize>(
             device,
             &format!(
                 "{error}: check the driver (nvidia-smi), model.device_id, the CUDA 13 and cuDNN 9 libraries \
-                 (`pip install 'onnxruntime-gpu[cuda,cudnn]==1.31.1' nvidia-cublas`){libraries}, and that LD_LIBRARY_PATH \
+                 (`pip install 'onnxruntime-gpu[cuda,cudnn]==1.31.1'`){libraries}, and that LD_LIBRARY_PATH \
                  names their folders"
             ),
         )
@@ -230,7 +230,7 @@ pub(super) fn hold(device: &Device, strict: Strict, assignment: &Assignment) -> 
 /// The precision that a device computes in, where it is not the weights' own.
 pub(super) fn computed_in(device: &Device) -> Option<&'static str> {
     match device {
-        Device::Openvino(Openvino { precision: OpenvinoPrecision::Auto, .. }) => Some("what OpenVINO chose"),
+        Device::Openvino(Openvino { precision: OpenvinoPrecision::Auto, .. }) => Some("OpenVINO's choice"),
         Device::Openvino(Openvino { precision: OpenvinoPrecision::F32, .. }) => None,
         Device::Openvino(Openvino { precision, .. }) => hint(*precision),
         Device::Tensorrt(Tensorrt { precision: TensorrtPrecision::Fp16, .. }) => Some("fp16"),
