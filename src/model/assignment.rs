@@ -2,7 +2,7 @@
 //!
 //! ONNX Runtime gives to the CPU whatever the provider that was asked for does not take, and says so only in its log.
 //! It records the outcome where `session.record_ep_graph_assignment_info` is set; `ort` 2.0.0-rc.15 has no safe calls
-//! for reading it. The only unsafe code of the crate.
+//! for reading it.
 
 #![expect(unsafe_code, reason = "ort wraps none of the Session_GetEpGraphAssignmentInfo family")]
 
