@@ -50,7 +50,7 @@ cache: {kind: redis, redis: {timeout: 5s, url: 'redis://user:hunter2@host'}}
         &[
             "kafka.brokerz: unknown key",
             "limits.max_in_flight: an integer was expected",
-            "model.device: one of cpu, cuda, tensorrt was expected",
+            "model.device: one of cpu, openvino, cuda, tensorrt, tensorrt_rtx was expected",
             "kafka.drain_timeout: must be shorter than kafka.session_timeout",
             "kafka.commit_interval: `soon` is not a duration, such as 500ms",
             "kafka.options.acks: cannot be set",

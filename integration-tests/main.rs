@@ -6,6 +6,8 @@ mod bad_input;
 mod classify;
 mod command_line;
 mod delivery;
+mod devices;
+mod gpu;
 mod harness;
 mod instances;
 mod model;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use moderato::{
+    config::{BatchLimits, Cuda, Strict, Tensorrt},
     model::{
         Device, GraphChoice, InputLimit, Loaded, ModelError, ModelSettings, OnOverlong, Precision, Prompt, RowScores,
         load, load_tokenizer_only,
@@ -57,7 +58,9 @@ pub fn settings(path: PathBuf, graph: GraphChoice) -> ModelSettings {
         instances: Some(1),
         threads: Some(1),
         require_manifest: true,
-        max_batch_tokens: 256,
+        strict: Strict::Warn,
+        batch: BatchLimits { max_tokens: 256, max_posts: 64 },
+        max_input_tokens: 120,
         graph,
     }
 }
@@ -264,13 +267,14 @@ fn a_tokenizer_with_more_tokens_than_the_model_is_refused() {
 
 #[test]
 fn a_gpu_that_is_not_there_is_an_error_and_never_a_quiet_cpu() {
-    for device in [Device::Cuda { device_id: 0 }, Device::Tensorrt { device_id: 0 }] {
+    for device in [Device::Cuda(Cuda::default()), Device::Tensorrt(Tensorrt::default())] {
         let mut asked = settings(folder("tiny-fp32"), GraphChoice::Auto);
+        let name = device.name();
         asked.device = device;
         let error = refusal(&asked);
         assert_eq!(error.code(), "device_unavailable");
         let message = error.to_string();
-        assert!(message.contains(device.name()) && message.contains("onnxruntime-gpu==1.31.1"), "{message}");
+        assert!(message.contains(name) && message.contains("onnxruntime-gpu[cuda,cudnn]==1.31.1"), "{message}");
     }
 }
 

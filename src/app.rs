@@ -79,7 +79,7 @@ pub fn load(config: &Config) -> Result<Judges, AppError> {
     let info = &model.info;
     fits(&config.limits, info)?;
     info!(
-        model = %info.name, precision = %info.precision, provider = %info.provider, contract = %info.contract,
+        model = %info.name, precision = %info.precision, provider = %info.provider, nodes = ?info.nodes, contract = %info.contract,
         onnxruntime = %info.onnxruntime_version, prompt_tokens = info.prompt_tokens, policy = %policy.id,
         policy_digest = policy.digest(), model_digest = %info.model_digest, took_ms = started.elapsed().as_millis() as u64,
         "model loaded and warm"

@@ -63,9 +63,12 @@ pub struct Answer {
 /// What computed an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Execution {
-    /// Execution provider: `cpu`, `cuda` or `tensorrt`.
+    /// Execution provider that was asked for: `cpu`, `openvino`, `cuda`, `tensorrt` or `tensorrt_rtx`.
     pub provider: String,
-    /// Precision of the weights: `fp32`, `fp16`, `int8`, or `unknown` for a folder that does not say.
+    /// How many nodes of the model's graph each provider really got; empty in answers cached by older workers.
+    #[serde(default)]
+    pub nodes: BTreeMap<String, usize>,
+    /// Precision of the weights: `fp32`, `fp16`, `int8`, ...; and what they are computed in, where that is another.
     pub precision: String,
     /// ONNX Runtime's version.
     pub onnxruntime: String,

@@ -107,6 +107,7 @@ pub(crate) mod tests {
             outside_labels: 0.25,
             execution: Arc::new(Execution {
                 provider: "cpu".into(),
+                nodes: [("cpu".to_owned(), 1296)].into(),
                 precision: "fp32".into(),
                 onnxruntime: "1.31.1".into(),
             }),

@@ -104,11 +104,13 @@ fn cache(config: &Config) -> Outcome {
 fn model(config: &Config) -> Outcome {
     let judges = app::load(config).map_err(|error| (error.exit(), error.to_string()))?;
     let info = &judges.model.info;
+    let nodes: Vec<String> = info.nodes.iter().map(|(provider, nodes)| format!("{nodes} {provider}")).collect();
     Ok(format!(
-        "{} {} on {}, onnxruntime {}, {}; policy {} {} with {} prompt tokens",
+        "{} {} on {} (nodes: {}), onnxruntime {}, {}; policy {} {} with {} prompt tokens",
         info.name,
         info.precision,
         info.provider,
+        nodes.join(", "),
         info.onnxruntime_version,
         info.contract,
         judges.policy.id,

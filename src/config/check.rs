@@ -7,9 +7,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use secrecy::SecretString;
 
-use super::raw::{
-    Count, RawCache, RawCacheKind, RawConfig, RawDevice, RawKafka, RawLimits, RawModel, RawRedis, Secret,
-};
+use super::raw::{Count, RawCache, RawCacheKind, RawConfig, RawKafka, RawLimits, RawModel, RawRedis, Secret};
 use super::{
     BatchLimits, CacheSettings, Config, ConfigError, Device, GraphChoice, InputLimit, KafkaSettings, Limits,
     ModelSettings, Needs, Problem, RedisSettings,
@@ -47,20 +45,16 @@ const MAX_REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Tokens that a run needs beside the post's: the prompt's end.
 const TAIL_TOKENS: usize = 32;
 
-/// Room in a run, in tokens: a CPU gains nothing past a few hundred; a GPU must read all weights for each run.
-fn batch_tokens(raw: &RawConfig) -> usize {
-    let by_device = if raw.model.device == RawDevice::Cpu { 512 } else { 2048 };
-    raw.limits.max_batch_tokens.number().unwrap_or(by_device)
-}
-
 /// Finds all problems, then returns the checked values or the problems.
 pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError> {
     let mut checker = Checker { needs, problems: Vec::new() };
     let grace = checker.duration("shutdown.grace", &raw.shutdown.grace);
-    let batch_tokens = batch_tokens(raw);
+    let device = checker.device(&raw.model);
+    // A CPU gains nothing past a few hundred; a GPU must read all weights for each run.
+    let batch_tokens = raw.limits.max_batch_tokens.number().unwrap_or(if device.is_cpu() { 512 } else { 2048 });
     let config = Config {
         kafka: checker.kafka(&raw.kafka),
-        model: checker.model(&raw.model, batch_tokens),
+        model: checker.model(&raw.model, device, &raw.limits, batch_tokens),
         policy: checker.file("policy", &raw.policy, "the policy file, such as model/policies/misinformation.yaml"),
         limits: checker.limits(&raw.limits, batch_tokens),
         cache: checker.cache(&raw.cache),
@@ -80,13 +74,13 @@ pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError
     if checker.problems.is_empty() { Ok(config) } else { Err(ConfigError(checker.problems)) }
 }
 
-struct Checker {
+pub(super) struct Checker {
     needs: Needs,
     problems: Vec<Problem>,
 }
 
 impl Checker {
-    fn require(&mut self, holds: bool, key: &str, message: impl FnOnce() -> String) {
+    pub(super) fn require(&mut self, holds: bool, key: &str, message: impl FnOnce() -> String) {
         if !holds {
             self.problems.push(Problem { key: key.to_owned(), message: message() });
         }
@@ -168,7 +162,7 @@ impl Checker {
         }
     }
 
-    fn model(&mut self, raw: &RawModel, max_batch_tokens: usize) -> ModelSettings {
+    fn model(&mut self, raw: &RawModel, device: Device, limits: &RawLimits, batch_tokens: usize) -> ModelSettings {
         let path = PathBuf::from(&raw.path);
         self.require(path.is_dir(), "model.path", || {
             if raw.path.is_empty() {
@@ -182,24 +176,20 @@ impl Checker {
                 format!("`{library}` is not a file: libonnxruntime.so.1.31.1 of the onnxruntime==1.31.1 wheel")
             });
         }
-        self.require(raw.device_id >= 0, "model.device_id", || "is negative; the first GPU is 0".to_owned());
         for (key, count) in [("model.instances", raw.instances), ("model.threads", raw.threads)] {
             self.require(count != Count::Number(0), key, || "must be at least 1, or auto".to_owned());
         }
-        let device_id = raw.device_id;
         ModelSettings {
             path,
             onnxruntime: raw.onnxruntime.as_ref().map(PathBuf::from),
-            device: match raw.device {
-                RawDevice::Cpu => Device::Cpu,
-                RawDevice::Cuda => Device::Cuda { device_id },
-                RawDevice::Tensorrt => Device::Tensorrt { device_id },
-            },
+            device,
+            strict: raw.strict,
             precision: raw.precision,
             instances: raw.instances.number(),
             threads: raw.threads.number(),
             require_manifest: raw.require_manifest,
-            max_batch_tokens,
+            batch: BatchLimits { max_tokens: batch_tokens, max_posts: limits.max_batch_posts },
+            max_input_tokens: limits.max_input_tokens,
             prompt_tokens: None,
             graph: GraphChoice::Auto,
         }

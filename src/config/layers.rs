@@ -199,7 +199,7 @@ mod tests {
         let has = |part: &str| assert!(found.iter().any(|p| p.contains(part)), "{part} is not in {found:#?}");
         has("kafka.brokerz: unknown key; known here: brokers");
         has("limits.max_in_flight: an integer was expected");
-        has("model.device: one of cpu, cuda, tensorrt was expected");
+        has("model.device: one of cpu, openvino, cuda, tensorrt, tensorrt_rtx was expected");
         has("speed: unknown key");
     }
 

@@ -2,6 +2,7 @@
 //! need no further checking. Nothing below `app` reads the environment.
 
 mod check;
+mod devices;
 mod layers;
 pub mod raw;
 
@@ -12,6 +13,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub use self::devices::{
+    Cuda, Device, Openvino, OpenvinoDevice, OpenvinoPrecision, Strict, Tensorrt, TensorrtPrecision, TensorrtRtx,
+};
+pub(crate) use self::devices::{OPENVINO_PLUGIN, RTX_PLUGIN};
 pub use self::raw::{LogFormat, OnOverlong, RawConfig, RawPrecision as Precision};
 
 /// One thing wrong with the configuration: which key, what, and what would work.
@@ -103,6 +108,8 @@ pub struct ModelSettings {
     pub onnxruntime: Option<PathBuf>,
     /// Execution provider.
     pub device: Device,
+    /// What happens when work is left to the CPU although another device was asked for.
+    pub strict: Strict,
     /// Which of the folder's precisions.
     pub precision: Precision,
     /// Runs at the same time, if the configuration says.
@@ -111,40 +118,14 @@ pub struct ModelSettings {
     pub threads: Option<usize>,
     /// Whether a folder without manifest is refused.
     pub require_manifest: bool,
-    /// The largest run, for warming up.
-    pub max_batch_tokens: usize,
+    /// The largest run, for warming up and for providers that compile for shapes.
+    pub batch: BatchLimits,
+    /// Most tokens of a post, for the same.
+    pub max_input_tokens: usize,
     /// The prompt is lengthened or cut to so many tokens, for measuring.
     pub prompt_tokens: Option<usize>,
     /// Which graph; anything but `Auto` is for comparing them.
     pub graph: GraphChoice,
-}
-
-/// Execution provider and device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Device {
-    /// The CPU.
-    Cpu,
-    /// CUDA.
-    Cuda {
-        /// Which GPU.
-        device_id: i32,
-    },
-    /// TensorRT.
-    Tensorrt {
-        /// Which GPU.
-        device_id: i32,
-    },
-}
-
-impl Device {
-    /// `cpu`, `cuda` or `tensorrt`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Cuda { .. } => "cuda",
-            Self::Tensorrt { .. } => "tensorrt",
-        }
-    }
 }
 
 /// Which of a folder's graphs answers, and how it gets the prompt.

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::devices::{RawCuda, RawDevice, RawOpenvino, RawTensorrt, RawTensorrtRtx, Strict};
+
 /// moderato's configuration: a YAML file, then environment variables `MODERATO__SECTION__KEY`, then flags.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -81,7 +83,7 @@ pub struct RawModel {
     pub onnxruntime: Option<String>,
     /// Execution provider. One that was asked for and is not there ends the start; it is never replaced by the CPU.
     pub device: RawDevice,
-    /// Which GPU, for `cuda` and `tensorrt`.
+    /// Which GPU, for `cuda`, `tensorrt` and `tensorrt_rtx`; the first is 0.
     pub device_id: i32,
     /// Which of the folder's precisions: `exported` is the folder's own. `auto` judges the sample posts with each at
     /// start and takes the fastest that gives fp32's label to at least 99 % of them.
@@ -91,6 +93,17 @@ pub struct RawModel {
     pub instances: Count,
     /// Threads of one run: `auto` shares the cores among the instances.
     pub threads: Count,
+    /// What happens when ONNX Runtime leaves work of the model (products of matrices, attention, normalisation) to the
+    /// CPU although another device was asked for.
+    pub strict: Strict,
+    /// Options of `openvino`.
+    pub openvino: RawOpenvino,
+    /// Options of `cuda`, and of the CUDA below `tensorrt`.
+    pub cuda: RawCuda,
+    /// Options of `tensorrt`.
+    pub tensorrt: RawTensorrt,
+    /// Options of `tensorrt_rtx`.
+    pub tensorrt_rtx: RawTensorrtRtx,
     /// Whether a folder without `manifest.json` is refused. Digests are part of every verdict either way.
     pub require_manifest: bool,
 }
@@ -154,19 +167,6 @@ impl Count {
             Self::Word(Auto::Auto) => None,
         }
     }
-}
-
-/// Execution providers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RawDevice {
-    /// The CPU.
-    #[default]
-    Cpu,
-    /// An NVIDIA GPU through CUDA.
-    Cuda,
-    /// An NVIDIA GPU through TensorRT.
-    Tensorrt,
 }
 
 /// Bounds on posts and on what is in flight.
@@ -379,6 +379,11 @@ impl Default for RawModel {
             precision: RawPrecision::default(),
             instances: Count::AUTO,
             threads: Count::AUTO,
+            strict: Strict::default(),
+            openvino: RawOpenvino::default(),
+            cuda: RawCuda::default(),
+            tensorrt: RawTensorrt::default(),
+            tensorrt_rtx: RawTensorrtRtx::default(),
             require_manifest: true,
         }
     }

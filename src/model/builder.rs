@@ -1,21 +1,28 @@
 //! From a verified folder to instances that are warm: which graph, how many at once, with which threads.
 
+use std::{collections::BTreeMap, thread};
+
 use super::{
-    Device, GraphChoice, ModelConfig, ModelError, ModelSettings, Prompt,
+    GraphChoice, ModelConfig, ModelError, ModelSettings, Prompt,
     cascade::CascadeEngine,
     contract::{Contract, Fallback},
     full::{FullEngine, FullInputs},
     instance::Instance,
     manifest::{Folder, Graph},
     prefix::PrefixCache,
-    session::Runtime,
+    provider,
+    session::{Opening, Runtime},
+    shapes::{Bounds, Shapes},
     shared::SharedSession,
 };
+use ort::session::Session;
 
 /// A graph, and instances of it that have run.
 pub(super) struct Ready {
     pub graph: Graph,
     pub instances: Vec<Instance>,
+    /// Nodes that each execution provider got.
+    pub nodes: BTreeMap<String, usize>,
 }
 
 /// The folder's own graph for what was asked.
@@ -47,6 +54,7 @@ pub(super) struct Builder<'a> {
     pub prompt: &'a Prompt,
     pub folder: &'a Folder,
     pub config: &'a ModelConfig,
+    pub model_digest: &'a str,
 }
 
 impl Builder<'_> {
@@ -62,12 +70,23 @@ impl Builder<'_> {
             GraphChoice::FullSharedPrompt => self.full(&graph, true)?,
             GraphChoice::FullWholePrompt => self.full(&graph, false)?,
         };
+        let assignment = instances.iter().next().map(Instance::assignment).transpose()?.unwrap_or_default();
+        provider::hold(&self.settings.device, self.settings.strict, &assignment)?;
+        self.warm_up(&mut instances)?;
+        Ok(Ready { graph, instances, nodes: assignment.nodes() })
+    }
+
+    /// All at once, as they will run, so that what does not fit into memory fails before the first post.
+    fn warm_up(&self, instances: &mut [Instance]) -> Result<(), ModelError> {
         let around = self.prompt.prefix_ids().len();
-        let longest_row = self.config.max_positions.map_or(usize::MAX, |most| most - around);
-        for instance in &mut instances {
-            instance.warm_up(self.prompt.tail_ids()[0], self.settings.max_batch_tokens, longest_row)?;
-        }
-        Ok(Ready { graph, instances })
+        let longest_row = self.config.max_positions.map_or(usize::MAX, |most| most - around).min(self.bounds().row);
+        let (id, limits) = (self.prompt.tail_ids()[0], self.settings.batch);
+        thread::scope(|scope| {
+            let warm = |instance| scope.spawn(move || Instance::warm_up(instance, id, limits, longest_row));
+            let threads: Vec<_> = instances.iter_mut().map(warm).collect();
+            let panicked = |_| Err(ModelError::run("the warm-up panicked"));
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
+        })
     }
 
     /// The `classify` graph of a further precision.
@@ -99,10 +118,10 @@ impl Builder<'_> {
         }
         let inputs = full_inputs(&full)?;
         let (instances, threads) = self.share_of_cores();
-        let mut session = self.open(&full, instances * threads)?;
+        let mut session = self.open(&full, instances * threads, true)?;
         let prefix = inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?.into_tensors()?;
         drop(session);
-        let session = SharedSession::new(self.open(graph, threads)?);
+        let session = SharedSession::new(self.open(graph, threads, false)?);
         let engine = |_| CascadeEngine::new(session.clone(), &prefix, self.prompt.label_ids());
         (0..instances).map(|index| engine(index).map(Instance::cascade)).collect()
     }
@@ -117,7 +136,7 @@ impl Builder<'_> {
     fn full_instance(&self, graph: &Graph, shared: bool, threads: usize) -> Result<Instance, ModelError> {
         let inputs = full_inputs(graph)?;
         let cache = inputs.cache;
-        let mut session = self.open(graph, threads)?;
+        let mut session = self.open(graph, threads, false)?;
         let (prefix, before) = if shared {
             (inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?, Vec::new())
         } else {
@@ -131,15 +150,40 @@ impl Builder<'_> {
     /// Instances, and threads for each: one instance a core on a CPU, since runs side by side waste less than threads
     /// that wait for each other; one on a GPU, which runs one thing at a time.
     fn share_of_cores(&self) -> (usize, usize) {
-        match (self.settings.device, self.settings.instances, self.settings.threads) {
+        match (self.settings.device.is_cpu(), self.settings.instances, self.settings.threads) {
             (_, Some(instances), threads) => (instances, threads.unwrap_or_else(|| (cores() / instances).max(1))),
-            (Device::Cpu, None, threads) => ((cores() / threads.unwrap_or(1)).max(1), threads.unwrap_or(1)),
-            (_, None, threads) => (1, threads.unwrap_or(1)),
+            (true, None, threads) => ((cores() / threads.unwrap_or(1)).max(1), threads.unwrap_or(1)),
+            (false, None, threads) => (1, threads.unwrap_or(1)),
         }
     }
 
-    fn open(&self, graph: &Graph, threads: usize) -> Result<ort::session::Session, ModelError> {
-        self.runtime.open(&graph.path, self.settings.device, threads)
+    /// `once`: to run the prompt and nothing else.
+    fn open(&self, graph: &Graph, threads: usize, once: bool) -> Result<Session, ModelError> {
+        let shapes = if once {
+            Shapes::of_prompt(&graph.contract, self.prompt.prefix_ids().len())
+        } else {
+            Shapes::of_posts(&graph.contract, self.bounds())
+        };
+        self.runtime.open(&Opening {
+            graph: &graph.path,
+            device: &self.settings.device,
+            threads,
+            shapes: &shapes,
+            model_digest: self.model_digest,
+            onnxruntime: &self.runtime.version,
+            once,
+        })
+    }
+
+    fn bounds(&self) -> Bounds {
+        let batch = self.settings.batch;
+        Bounds {
+            prompt: self.prompt.prefix_ids().len(),
+            labels: self.prompt.label_ids().len(),
+            rows: batch.max_posts,
+            row: (self.settings.max_input_tokens + self.prompt.tail_ids().len()).min(batch.max_tokens),
+            tokens: batch.max_tokens,
+        }
     }
 }
 

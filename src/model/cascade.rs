@@ -1,10 +1,11 @@
 //! Judging by the classify graph: one prompt cache for all rows, and the label rows of each post's last token only.
 //!
-//! The prompt's cache and the label ids are bound once, so that on a GPU they are copied there once and stay.
+//! The prompt's cache and the label ids are bound once: binding copies a tensor to the device where the graph wants it,
+//! so that on a GPU they are copied there once and stay. What comes back from there is the label rows alone.
 
 use ort::{
     memory::Allocator,
-    session::IoBinding,
+    session::{IoBinding, Session},
     value::{DynTensor, Tensor},
 };
 
@@ -38,7 +39,14 @@ impl CascadeEngine {
         let ids: Vec<i64> = labels.iter().map(|id| i64::from(*id)).collect();
         let ids = Tensor::from_array(([labels.len()], ids)).map_err(run_failed)?;
         binding.bind_input("label_ids", &ids).map_err(run_failed)?;
+        // Copies to a device are only queued by binding.
+        binding.synchronize_inputs().map_err(run_failed)?;
         Ok(Self { session, binding, labels: labels.len() })
+    }
+
+    /// The session that it runs.
+    pub(super) fn session(&self) -> &Session {
+        self.session.session()
     }
 
     /// Scores every row in one run.
@@ -73,6 +81,7 @@ impl CascadeEngine {
         let mut normalizers = Tensor::<f32>::new(&Allocator::default(), [rows])?;
         self.binding.bind_input("input_ids", &Tensor::from_array(([rows, width], ids))?)?;
         self.binding.bind_input("logit_positions", &Tensor::from_array(([rows], positions))?)?;
+        self.binding.synchronize_inputs()?;
         self.binding.bind_output("logits", &mut logits)?;
         self.binding.bind_output("log_normalizer", &mut normalizers)?;
         Ok((logits, normalizers))

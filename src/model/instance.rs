@@ -1,6 +1,13 @@
 //! One model on one device, owned by one thread: rows of token ids in, scores out.
 
-use super::{cascade::CascadeEngine, error::ModelError, full::FullEngine, scores::RowScores};
+use super::{
+    assignment::Assignment,
+    cascade::CascadeEngine,
+    error::{ModelError, run_failed},
+    full::FullEngine,
+    scores::RowScores,
+};
+use crate::config::BatchLimits;
 
 /// A loaded model. `&mut` throughout: a session does one run at a time.
 pub struct Instance {
@@ -49,15 +56,24 @@ impl Instance {
         Err(ModelError::run("the model gave a score that is no number: the weights or their precision are broken"))
     }
 
-    /// Runs the shapes that cost the most, so that a device without the memory fails before the first post: one
-    /// row of `tokens`, and as many short rows as fit into `tokens`.
-    pub(super) fn warm_up(&mut self, id: u32, tokens: usize, longest_row: usize) -> Result<(), ModelError> {
+    /// Which provider got which nodes of the graph that answers.
+    pub(super) fn assignment(&self) -> Result<Assignment, ModelError> {
+        let session = match &self.engine {
+            Engine::Cascade(engine) => engine.session(),
+            Engine::Full(engine) => &engine.session,
+        };
+        Assignment::of(session).map_err(run_failed)
+    }
+
+    /// Runs the shapes that cost the most, so that a device without the memory fails before the first post: the
+    /// longest row, and as many short rows as a run may have.
+    pub(super) fn warm_up(&mut self, id: u32, limits: BatchLimits, longest_row: usize) -> Result<(), ModelError> {
         const SHORT: usize = 32;
-        let tokens = tokens.max(1);
+        let tokens = limits.max_tokens.max(1);
         let long = vec![id; tokens.min(longest_row.max(1))];
         self.classify(&[&long])?;
         let short = vec![id; SHORT.min(long.len())];
-        self.classify(&vec![short.as_slice(); (tokens / short.len()).max(1)])?;
+        self.classify(&vec![short.as_slice(); (tokens / short.len()).clamp(1, limits.max_posts.max(1))])?;
         Ok(())
     }
 }

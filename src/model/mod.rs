@@ -4,6 +4,7 @@
 //! `ort::` appears only here. Loading promises: files verified before they are parsed, the device that was asked
 //! for or an error, the prompt run once, and one warm run at the largest size before the first post.
 
+mod assignment;
 mod builder;
 mod cascade;
 mod contract;
@@ -13,18 +14,21 @@ mod instance;
 mod manifest;
 mod neutralise;
 mod peak;
+mod plugin;
 mod precision;
 mod prefix;
 mod prompt;
+mod provider;
 mod scan;
 mod scores;
 mod session;
+mod shapes;
 mod shared;
 mod template;
 mod tokenizer;
 mod wire;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -68,10 +72,12 @@ pub struct ModelInfo {
     pub prompt_digest: String,
     /// Identifies the policy's content.
     pub policy_digest: String,
-    /// `fp32`, `fp16`, `int8`, or what the exporter called it.
+    /// `fp32`, `fp16`, `int8`, or what the exporter called it; and what it is computed in, where that is another.
     pub precision: String,
-    /// `cpu`, `cuda` or `tensorrt`.
+    /// What `model.device` asked for: `cpu`, `openvino`, `cuda`, `tensorrt` or `tensorrt_rtx`.
     pub provider: &'static str,
+    /// How many nodes of the graph each provider got, as ONNX Runtime recorded it.
+    pub nodes: BTreeMap<String, usize>,
     /// The convention that was detected, for a person.
     pub contract: String,
     /// The library's version.
@@ -119,8 +125,16 @@ pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelEr
     config.check_vocabulary(prompt.vocabulary())?;
     config.check_positions(&prompt)?;
     let runtime = Runtime::load(settings.onnxruntime.as_deref())?;
-    let builder = Builder { runtime: &runtime, settings, prompt: &prompt, folder: &folder, config: &config };
-    let Ready { graph, instances } = match settings.precision {
+    let model_digest = folder.model_digest();
+    let builder = Builder {
+        runtime: &runtime,
+        settings,
+        prompt: &prompt,
+        folder: &folder,
+        config: &config,
+        model_digest: &model_digest,
+    };
+    let Ready { graph, instances, nodes } = match settings.precision {
         Precision::Auto => precision::fastest_that_agrees(&builder)?,
         Precision::Exported => builder.ready(None)?,
         Precision::Fp32 | Precision::Fp16 | Precision::Int8 => builder.ready(Some(settings.precision.name()))?,
@@ -128,12 +142,13 @@ pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelEr
     let cache = graph.contract.cache();
     let info = ModelInfo {
         name: folder.name(),
-        model_digest: folder.model_digest(),
+        model_digest,
         tokenizer_digest: prompt.tokenizer_digest().to_owned(),
         prompt_digest: prompt.digest().to_owned(),
         policy_digest: policy.digest().to_owned(),
+        nodes,
         contract: graph.contract.describe(),
-        precision: graph.precision,
+        precision: provider::precision(graph.precision, &settings.device),
         provider: settings.device.name(),
         onnxruntime_version: runtime.version.clone(),
         prompt_tokens: prompt.prefix_ids().len(),

@@ -8,11 +8,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::error::ModelError;
+use super::{assignment, error::ModelError, provider, shapes::Shapes};
 use crate::config::Device;
 use ort::{
     environment::Environment,
-    ep::{self, ExecutionProvider},
     logging::LogLevel,
     session::{
         Session,
@@ -26,6 +25,24 @@ pub(super) struct Runtime {
     environment: Environment,
     /// Its version, such as `1.31.1`.
     pub version: String,
+}
+
+/// Which graph to open, and for what.
+pub(super) struct Opening<'a> {
+    /// The file; verified.
+    pub graph: &'a Path,
+    /// Execution provider.
+    pub device: &'a Device,
+    /// Threads of one run on a CPU.
+    pub threads: usize,
+    /// What its inputs will be, for providers that compile ahead.
+    pub shapes: &'a Shapes,
+    /// Identifies the model, for the names of cache folders.
+    pub model_digest: &'a str,
+    /// The library's version, for the same.
+    pub onnxruntime: &'a str,
+    /// Run once, for the prompt's cache, and closed again.
+    pub once: bool,
 }
 
 /// One environment a process, for ever: ONNX Runtime cannot be unloaded and loaded again.
@@ -62,11 +79,15 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// Opens a verified graph.
-    pub(super) fn open(&self, graph: &Path, device: Device, intra_threads: usize) -> Result<Session, ModelError> {
-        let builder = self.options(intra_threads).map_err(|error| refused(graph, &error))?;
-        let mut builder = on_device(builder, device)?;
-        builder.commit_from_file(graph).map_err(|error| refused(graph, &error))
+    /// Opens a verified graph on the device that was asked for, or says why it cannot.
+    pub(super) fn open(&self, opening: &Opening<'_>) -> Result<Session, ModelError> {
+        let refused = |error: &ort::Error| {
+            let (graph, device) = (opening.graph.display(), opening.device.name());
+            ModelError::Session(format!("ONNX Runtime refuses {graph} on {device}: {error}"))
+        };
+        let builder = self.options(opening.threads).map_err(|error| refused(&error))?;
+        let mut builder = provider::add(builder, &self.environment, opening)?;
+        builder.commit_from_file(opening.graph).map_err(|error| refused(&error))
     }
 
     pub(super) fn options(&self, intra_threads: usize) -> ort::Result<SessionBuilder> {
@@ -81,49 +102,10 @@ impl Runtime {
             .with_intra_op_spinning(false)?
             .with_inter_op_spinning(false)?
             // Patterns are kept per shape, and hardly two batches have the same.
-            .with_memory_pattern(false)?;
+            .with_memory_pattern(false)?
+            .with_config_entry(assignment::RECORD, "1")?;
         Ok(builder)
     }
-}
-
-fn refused(graph: &Path, error: &ort::Error) -> ModelError {
-    ModelError::Session(format!("ONNX Runtime refuses {}: {error}", graph.display()))
-}
-
-fn on_device(builder: SessionBuilder, device: Device) -> Result<SessionBuilder, ModelError> {
-    let cuda = |device_id: i32| ep::CUDA::default().with_device_id(device_id).build().error_on_failure();
-    let providers = match device {
-        Device::Cpu => return Ok(builder),
-        Device::Cuda { device_id } => {
-            must_be_built_in(device, "CUDA", ep::CUDA::is_available())?;
-            vec![cuda(device_id)]
-        }
-        Device::Tensorrt { device_id } => {
-            must_be_built_in(device, "TensorRT", ep::TensorRT::is_available())?;
-            let tensorrt = ep::TensorRT::default().with_device_id(device_id).build().error_on_failure();
-            vec![tensorrt, cuda(device_id)]
-        }
-    };
-    builder.with_execution_providers(providers).map_err(|error| {
-        ModelError::Device(format!(
-            "device {} was asked for and cannot be used: {error}: check the driver (nvidia-smi), the CUDA 13 and cuDNN 9 \
-             libraries{} and device_id; the CPU is never used in its place, set model.device: cpu if you mean it",
-            device.name(),
-            if matches!(device, Device::Tensorrt { .. }) { ", libnvinfer.so.10" } else { "" }
-        ))
-    })
-}
-
-fn must_be_built_in(device: Device, name: &str, available: ort::Result<bool>) -> Result<(), ModelError> {
-    if matches!(available, Ok(true)) {
-        return Ok(());
-    }
-    Err(ModelError::Device(format!(
-        "device {} was asked for, but this ONNX Runtime library is built without {name}: install the GPU package \
-         (`pip install onnxruntime-gpu==1.31.1`) and point model.onnxruntime at its library; the CPU is never used in \
-         its place, set model.device: cpu if you mean it",
-        device.name()
-    )))
 }
 
 fn library_path(configured: Option<&Path>) -> Result<PathBuf, ModelError> {

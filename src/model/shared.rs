@@ -25,6 +25,10 @@ impl SharedSession {
         Self(Arc::new(session))
     }
 
+    pub(super) fn session(&self) -> &Session {
+        &self.0
+    }
+
     /// Inputs and outputs of one thread's runs.
     pub(super) fn binding(&self) -> Result<IoBinding, ModelError> {
         self.0.create_binding().map_err(run_failed)

@@ -76,23 +76,15 @@ impl Parts {
         Ok(answered.collect())
     }
 
-    /// A run that fails is tried again row by row: one bad row is rejected, a model that fails on all is lost.
+    /// One bad row is rejected; a model that fails on all of several is lost, and so is a lost device.
     fn classify(&mut self, batch: &Batch) -> Result<Vec<Result<RowScores, Rejected>>, Fatal> {
         let rows: Vec<&[u32]> = batch.iter().map(|row| row.post.body.tokens.ids.as_slice()).collect();
-        let first = match self.instance.classify(&rows) {
-            Ok(scores) => return Ok(scores.into_iter().map(Ok).collect()),
-            Err(error) => error,
-        };
-        if first.device_lost() {
-            return Err(Fatal::ModelLost { rows: rows.len(), cause: first.to_string() });
+        let lost = |error: &ModelError| Fatal::ModelLost { rows: rows.len(), cause: error.to_string() };
+        let results = halving(&rows, &mut |rows| self.instance.classify(rows)).map_err(|error| lost(&error))?;
+        match results.first() {
+            Some(Err(error)) if rows.len() > 1 && results.iter().all(Result::is_err) => Err(lost(error)),
+            _ => Ok(results.into_iter().map(|result| result.map_err(|error| refused(&error))).collect()),
         }
-        warn!(error = %first, rows = rows.len(), "a run failed; trying row by row");
-        let results: Vec<_> =
-            rows.iter().map(|row| self.instance.classify(&[row]).map_err(|error| refused(&error))).collect();
-        if rows.len() > 1 && results.iter().all(Result::is_err) {
-            return Err(Fatal::ModelLost { rows: rows.len(), cause: first.to_string() });
-        }
-        Ok(results.into_iter().map(|result| result.and_then(only_row)).collect())
     }
 
     fn answer(&self, scores: &RowScores, computed_at: &str) -> Arc<Answer> {
@@ -105,8 +97,29 @@ impl Parts {
     }
 }
 
-fn only_row(mut scores: Vec<RowScores>) -> Result<RowScores, Rejected> {
-    scores.pop().ok_or_else(|| Rejected::new(Reason::ModelRefused, Stage::Infer, "no row came back".to_owned()))
+/// Runs the rows together; where that fails, each half of them, down to single rows. So a run that was too large for the
+/// device's memory is done in parts that fit, and a row that is at fault is found beside rows that are answered. A row
+/// that fails alone is tried twice. The error is that of a lost device, where nothing more can be run.
+fn halving<T>(
+    rows: &[&[u32]],
+    run: &mut impl FnMut(&[&[u32]]) -> Result<Vec<T>, ModelError>,
+) -> Result<Vec<Result<T, ModelError>>, ModelError> {
+    let tried = match run(rows) {
+        Err(error) if rows.len() == 1 && !error.device_lost() => run(rows),
+        tried => tried,
+    };
+    match tried {
+        Ok(answers) => Ok(answers.into_iter().map(Ok).collect()),
+        Err(error) if error.device_lost() => Err(error),
+        Err(error) if rows.len() < 2 => Ok(vec![Err(error)]),
+        Err(error) => {
+            warn!(%error, rows = rows.len(), "a run failed; trying its halves");
+            let (left, right) = rows.split_at(rows.len() / 2);
+            let mut results = halving(left, run)?;
+            results.extend(halving(right, run)?);
+            Ok(results)
+        }
+    }
 }
 
 fn refused(error: &ModelError) -> Rejected {
@@ -143,4 +156,73 @@ pub async fn remember(
 /// A duration in milliseconds, for a verdict's timings.
 pub fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A row's answer is its first id. Runs of more than `room` rows fail, and so does every run with a row of `bad`.
+    fn model(room: usize, bad: &[u32]) -> impl FnMut(&[&[u32]]) -> Result<Vec<u32>, ModelError> {
+        move |rows| match rows.iter().find(|row| bad.contains(&row[0])) {
+            Some(row) => Err(ModelError::run(format!("row {}", row[0]))),
+            None if rows.len() > room => Err(ModelError::run("out of memory")),
+            None => Ok(rows.iter().map(|row| row[0]).collect()),
+        }
+    }
+
+    fn halved(rows: u32, room: usize, bad: &[u32]) -> Vec<Result<u32, String>> {
+        let ids: Vec<[u32; 1]> = (0..rows).map(|id| [id]).collect();
+        let rows: Vec<&[u32]> = ids.iter().map(<[u32; 1]>::as_slice).collect();
+        let results = halving(&rows, &mut model(room, bad)).unwrap();
+        results.into_iter().map(|result| result.map_err(|error| error.to_string())).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_is_answered_in_its_place_but_those_at_fault(
+            rows in 1u32..70, room in 1usize..70, bad in proptest::collection::vec(0u32..70, 0..4)
+        ) {
+            let expected: Vec<_> =
+                (0..rows).map(|id| if bad.contains(&id) { Err(format!("row {id}")) } else { Ok(id) }).collect();
+            prop_assert_eq!(halved(rows, room, &bad), expected);
+        }
+    }
+
+    #[test]
+    fn a_run_too_large_for_the_memory_costs_halves_and_not_single_rows() {
+        let ids: Vec<[u32; 1]> = (0..64).map(|id| [id]).collect();
+        let rows: Vec<&[u32]> = ids.iter().map(<[u32; 1]>::as_slice).collect();
+        let (mut runs, mut model) = (Vec::new(), model(32, &[]));
+        let results = halving(&rows, &mut |rows| {
+            runs.push(rows.len());
+            model(rows)
+        });
+        assert!(results.unwrap().iter().all(Result::is_ok));
+        assert_eq!(runs, [64, 32, 32]);
+    }
+
+    #[test]
+    fn a_row_that_fails_alone_is_tried_twice() {
+        let mut runs = 0;
+        let results = halving(&[&[7]], &mut |_| {
+            runs += 1;
+            if runs == 1 { Err(ModelError::run("a hiccup")) } else { Ok(vec![()]) }
+        });
+        assert!(results.unwrap()[0].is_ok());
+    }
+
+    #[test]
+    fn a_lost_device_ends_the_halving_at_once() {
+        let mut runs = 0;
+        let lost = || ModelError::Run { message: "lost".to_owned(), device_lost: true };
+        let results: Result<Vec<Result<(), _>>, _> = halving(&[&[1], &[2]], &mut |_| {
+            runs += 1;
+            Err(lost())
+        });
+        assert!(results.unwrap_err().device_lost());
+        assert_eq!(runs, 1);
+    }
 }

@@ -132,6 +132,7 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
     let (cache, twins) = (Arc::new(cache), Arc::new(Twins::default()));
     let execution = Arc::new(Execution {
         provider: info.provider.to_string(),
+        nodes: info.nodes.clone(),
         precision: info.precision.to_string(),
         onnxruntime: info.onnxruntime_version.to_string(),
     });
