@@ -173,11 +173,15 @@ fn bench_writes_the_rows_and_their_scores_for_other_programs() {
 #[test]
 fn instances_and_threads_of_zero_are_refused_and_auto_is_understood() {
     let set = |value: &str| {
-        let settings = [("model.instances", value), ("model.threads", value)];
+        let settings = [("model.instances", value), ("model.threads", value), ("limits.max_batch_tokens", value)];
         let settings: Vec<_> = settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         config::load(None, &settings, config::Needs::ModelOnly).unwrap().checked.unwrap_err().to_string()
     };
-    let message = set("0");
-    assert!(message.contains("model.instances") && message.contains("at least 1, or auto"), "{message}");
-    assert!(!set("auto").contains("model.instances") && !set("3").contains("model.threads"));
+    for (value, fault) in [("0", "0 is less than the minimum of 1"), ("many", "\"many\" does not match \"^auto$\"")] {
+        let message = set(value);
+        for key in ["model.instances", "model.threads", "limits.max_batch_tokens"] {
+            assert!(message.contains(&format!("{key}: {fault}")), "{message}");
+        }
+    }
+    assert!(!set("auto").contains("model.instances") && !set("512").contains("limits."));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use secrecy::SecretString;
 
-use super::raw::{Count, RawCache, RawCacheKind, RawConfig, RawKafka, RawLimits, RawModel, RawRedis, Secret};
+use super::raw::{RawCache, RawCacheKind, RawConfig, RawKafka, RawLimits, RawModel, RawRedis, Secret};
 use super::{
     BatchLimits, CacheSettings, Config, ConfigError, Device, GraphChoice, InputLimit, KafkaSettings, Limits,
     ModelSettings, Needs, Problem, RedisSettings,
@@ -176,9 +176,6 @@ impl Checker {
                 format!("`{library}` is not a file: libonnxruntime.so.1.31.1 of the onnxruntime==1.31.1 wheel")
             });
         }
-        for (key, count) in [("model.instances", raw.instances), ("model.threads", raw.threads)] {
-            self.require(count != Count::Number(0), key, || "must be at least 1, or auto".to_owned());
-        }
         ModelSettings {
             path,
             onnxruntime: raw.onnxruntime.as_ref().map(PathBuf::from),
@@ -303,6 +300,7 @@ fn percent_encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::raw::Count;
     use super::*;
 
     fn problems(change: impl FnOnce(&mut RawConfig)) -> Vec<String> {

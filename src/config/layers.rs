@@ -122,10 +122,11 @@ fn set(tree: &mut Value, schema: &Value, key: &str, text: &str) -> Result<(), St
 
 /// Text stays text unless the schema asks for a number or a truth value there; a wrong one is left to the schema.
 fn scalar(rule: &Value, text: &str) -> Value {
-    match rule.get("type").and_then(Value::as_str) {
-        Some("integer" | "number" | "boolean") => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
-        _ => Value::from(text),
-    }
+    let is = |kind: &Value| matches!(kind.as_str(), Some("integer" | "number" | "boolean"));
+    let typed =
+        rule.get("type").is_some_and(|kind| is(kind) || kind.as_array().is_some_and(|kinds| kinds.iter().any(is)));
+    let parsed = typed.then(|| serde_json::from_str(text).ok()).flatten();
+    parsed.unwrap_or_else(|| Value::from(text))
 }
 
 fn problem(pointer: &str, message: String) -> Problem {

@@ -1,9 +1,10 @@
 //! What the configuration file may say: names, types and defaults, nothing checked yet. `schemas/config.v1.json` is
 //! generated from here. Durations are text such as `500ms`, `20s`, `7d`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::devices::{RawCuda, RawDevice, RawOpenvino, RawTensorrt, RawTensorrtRtx, Strict};
@@ -138,8 +139,8 @@ impl RawPrecision {
     }
 }
 
-/// A number, or `auto`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// A number of at least 1, or `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Count {
     /// This many.
@@ -149,11 +150,26 @@ pub enum Count {
 }
 
 /// The word `auto`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Auto {
     /// The worker chooses.
     Auto,
+}
+
+/// One type rather than two alternatives, so that text from the environment is known to be a number.
+impl JsonSchema for Count {
+    fn schema_name() -> Cow<'static, str> {
+        "count".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": ["integer", "string"], "minimum": 1, "pattern": "^auto$"})
+    }
 }
 
 impl Count {

@@ -70,7 +70,7 @@ impl Builder<'_> {
             GraphChoice::FullSharedPrompt => self.full(&graph, true)?,
             GraphChoice::FullWholePrompt => self.full(&graph, false)?,
         };
-        let assignment = instances.iter().next().map(Instance::assignment).transpose()?.unwrap_or_default();
+        let assignment = instances.first().map(Instance::assignment).transpose()?.unwrap_or_default();
         provider::hold(&self.settings.device, self.settings.strict, &assignment)?;
         self.warm_up(&mut instances)?;
         Ok(Ready { graph, instances, nodes: assignment.nodes() })
