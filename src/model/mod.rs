@@ -19,6 +19,7 @@ mod session;
 mod template;
 mod tokenizer;
 mod wire;
+mod words;
 
 use std::{path::Path, sync::Arc};
 
