@@ -5,12 +5,15 @@ mod breaker;
 mod in_process;
 mod redis;
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::in_process::InProcess;
 pub use self::redis::Redis;
 use crate::config::CacheSettings;
-use crate::verdict::{Answer, VerdictKey};
+use crate::verdict::{Answer, Execution, VerdictKey};
 
 /// Version of the cached value; another version is a miss.
 const VALUE_VERSION: u32 = 1;
@@ -60,46 +63,53 @@ impl Cache {
 }
 
 /// The value as stored. It repeats its key, so that a value that landed under another key is recognised.
-#[derive(Deserialize)]
-struct Value {
+#[derive(Serialize, Deserialize)]
+struct Value<'a> {
     version: u32,
-    key: String,
-    #[serde(flatten)]
-    answer: Answer,
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    scores: Cow<'a, [f64]>,
+    outside_labels: f64,
+    execution: Cow<'a, Execution>,
+    computed_at: Cow<'a, str>,
 }
 
 fn encode(key: &VerdictKey, answer: &Answer) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Stored<'a> {
-        version: u32,
-        key: String,
-        #[serde(flatten)]
-        answer: &'a Answer,
-    }
     // Serialising plain numbers and strings to memory cannot fail; an empty value would read as a miss anyway.
-    serde_json::to_vec(&Stored { version: VALUE_VERSION, key: key.to_string(), answer }).unwrap_or_default()
+    let value = Value {
+        version: VALUE_VERSION,
+        key: key.to_string().into(),
+        scores: answer.scores.as_slice().into(),
+        outside_labels: answer.outside_labels,
+        execution: Cow::Borrowed(&answer.execution),
+        computed_at: answer.computed_at.as_str().into(),
+    };
+    serde_json::to_vec(&value).unwrap_or_default()
 }
 
 /// Anything but a whole value of this version, for this key and label set, with scores that are probabilities, is a
 /// miss.
 fn decode(bytes: &[u8], key: &VerdictKey, labels: usize) -> Option<Answer> {
-    let value: Value = serde_json::from_slice(bytes).ok()?;
-    let answer = value.answer;
+    let value: Value<'_> = serde_json::from_slice(bytes).ok()?;
     let probability = |p: &f64| (0.0..=1.0).contains(p);
     let sound = value.version == VALUE_VERSION
         && value.key == key.to_string()
-        && answer.scores.len() == labels
-        && answer.scores.iter().all(probability)
-        && (answer.scores.iter().sum::<f64>() - 1.0).abs() < 1e-6
-        && probability(&answer.outside_labels);
-    sound.then_some(answer)
+        && value.scores.len() == labels
+        && value.scores.iter().all(probability)
+        && (value.scores.iter().sum::<f64>() - 1.0).abs() < 1e-6
+        && probability(&value.outside_labels);
+    sound.then(|| Answer {
+        scores: value.scores.into_owned(),
+        outside_labels: value.outside_labels,
+        execution: Arc::new(value.execution.into_owned()),
+        computed_at: value.computed_at.into_owned(),
+    })
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::verdict::{Execution, Keyring};
-    use std::sync::Arc;
+    use crate::verdict::Keyring;
 
     pub(crate) fn answer() -> Answer {
         Answer {
