@@ -7,6 +7,7 @@ mod redis;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,10 +19,20 @@ use crate::verdict::{Answer, Execution, VerdictKey};
 /// Version of the cached value; another version is a miss.
 const VALUE_VERSION: u32 = 1;
 
+/// Answers that a worker with Redis keeps at hand besides, about 10 MB, and for how long at most: a text that comes back
+/// within the minute costs no call, and a flush of Redis is noticed within it.
+const NEAR_ENTRIES: u64 = 16_384;
+const NEAR_TTL: Duration = Duration::from_secs(60);
+
 /// The verdict cache.
 pub enum Cache {
     /// Shared between workers.
-    Redis(Box<Redis>),
+    Redis {
+        /// The answers met lately.
+        near: InProcess,
+        /// All of them.
+        far: Box<Redis>,
+    },
     /// This process only.
     InProcess(InProcess),
     /// None.
@@ -32,7 +43,10 @@ impl Cache {
     /// Opens the cache; an unreachable Redis is no error, it is retried while posts run without it.
     pub fn open(settings: &CacheSettings) -> Result<Self, String> {
         Ok(match settings {
-            CacheSettings::Redis(settings) => Cache::Redis(Box::new(Redis::open(settings)?)),
+            CacheSettings::Redis(settings) => Cache::Redis {
+                near: InProcess::new(NEAR_ENTRIES, NEAR_TTL.min(settings.ttl)),
+                far: Box::new(Redis::open(settings)?),
+            },
             CacheSettings::InProcess { max_entries, ttl } => Cache::InProcess(InProcess::new(*max_entries, *ttl)),
             CacheSettings::Off => Cache::Off,
         })
@@ -40,23 +54,33 @@ impl Cache {
 
     /// Looks up several keys at once; what is missing, damaged or unreachable is `None`. Waits at most for the cache's
     /// timeout.
-    pub async fn get_many(&self, keys: &[VerdictKey], labels: usize) -> Vec<Option<Answer>> {
-        let found = match self {
-            Cache::Redis(redis) => redis.get_many(keys).await,
-            Cache::InProcess(cache) => return cache.get_many(keys).await,
-            Cache::Off => Vec::new(),
+    pub async fn get_many(&self, keys: &[VerdictKey], labels: usize) -> Vec<Option<Arc<Answer>>> {
+        let (near, far) = match self {
+            Cache::Redis { near, far } => (near, Some(far)),
+            Cache::InProcess(near) => (near, None),
+            Cache::Off => return vec![None; keys.len()],
         };
-        let mut answers: Vec<_> =
-            found.iter().zip(keys).map(|(bytes, key)| decode(bytes.as_deref()?, key, labels)).collect();
-        answers.resize(keys.len(), None);
+        let mut answers: Vec<_> = keys.iter().map(|key| near.get(key)).collect();
+        let Some(far) = far else { return answers };
+        let missing: Vec<usize> = (0..keys.len()).filter(|&i| answers[i].is_none()).collect();
+        let asked: Vec<VerdictKey> = missing.iter().map(|&i| keys[i]).collect();
+        for (i, bytes) in missing.into_iter().zip(far.get_many(&asked).await) {
+            answers[i] = bytes.and_then(|bytes| decode(&bytes, &keys[i], labels)).map(Arc::new);
+            if let Some(answer) = &answers[i] {
+                near.put(keys[i], answer.clone());
+            }
+        }
         answers
     }
 
     /// Keeps an answer. Waits at most for the cache's timeout; a failure is counted and forgotten.
-    pub async fn put(&self, key: VerdictKey, answer: &Answer) {
+    pub async fn put(&self, key: VerdictKey, answer: &Arc<Answer>) {
         match self {
-            Cache::Redis(redis) => redis.put(&key, encode(&key, answer)).await,
-            Cache::InProcess(cache) => cache.put(key, answer.clone()).await,
+            Cache::Redis { near, far } => {
+                near.put(key, answer.clone());
+                far.put(&key, encode(&key, answer)).await;
+            }
+            Cache::InProcess(near) => near.put(key, answer.clone()),
             Cache::Off => {}
         }
     }
