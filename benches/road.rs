@@ -5,7 +5,7 @@
 //! cached, so that the road alone is left, beside a bare loop that consumes the same posts and produces values of a
 //! verdict's size with rdkafka, interleaved.
 //!
-//! `make bench` runs it, in about ten minutes. Wall time on a shared machine is noise, so CPU seconds and the
+//! `make bench` runs it, in about a quarter of an hour. Wall time on a shared machine is noise, so CPU seconds and the
 //! hypervisor's steal stand beside it, and the ratios are the figures to quote. The broker and Redis run on the same
 //! cores; their share is not counted.
 
@@ -59,29 +59,33 @@ struct Bench {
 }
 
 impl Bench {
-    /// The cost of a post and the peak of memory, by how many there are. The posts come while the worker waits for
-    /// them, so that joining the group is not counted.
+    /// The cost of a post and the peak of memory, by how many there are; interleaved, since the machine's pace changes
+    /// by the minute.
     fn linear(&self) {
-        println!("\nDistinct posts, each through the model; the smaller ones' medians of {ROUNDS} rounds\n");
+        let mut passes: [Vec<Pass>; 3] = Default::default();
+        for round in 0..ROUNDS {
+            for (passes, count) in passes.iter_mut().zip(DISTINCT) {
+                passes.push(self.distinct(count, &format!("distinct-{count}-{round}")));
+            }
+        }
+        println!("\nDistinct posts, each through the model; medians of {ROUNDS} rounds, interleaved\n");
         println!("| posts | posts/s (wall) | posts per CPU-second | peak memory, MB | steal, s |");
         println!("|---|---|---|---|---|");
-        for count in DISTINCT {
-            let rounds = if count < DISTINCT[2] { ROUNDS } else { 1 };
-            let passes: Vec<Pass> = (0..rounds)
-                .map(|round| {
-                    let name = format!("distinct-{count}-{round}");
-                    let posts = self.kafka.topic(&name, PARTITIONS);
-                    let verdicts = self.kafka.topic(&format!("{name}-verdicts"), PARTITIONS);
-                    let mut worker = self.worker(&name, &posts, &verdicts, &name);
-                    worker.wait_for_log("partitions assigned");
-                    let clocks = Clocks::read(worker.pid());
-                    self.produce(&posts, count, |n| n);
-                    self.wait_for(&verdicts, count);
-                    finish(&clocks, worker, count)
-                })
-                .collect();
-            row(&count.to_string(), &passes, &format!("{:.0}", median(&passes, |pass| pass.peak_mb)));
+        for (passes, count) in passes.iter().zip(DISTINCT) {
+            row(&count.to_string(), passes, &format!("{:.0}", median(passes, |pass| pass.peak_mb)));
         }
+    }
+
+    /// The posts come while the worker waits for them, so that joining the group is not counted.
+    fn distinct(&self, count: usize, name: &str) -> Pass {
+        let posts = self.kafka.topic(name, PARTITIONS);
+        let verdicts = self.kafka.topic(&format!("{name}-verdicts"), PARTITIONS);
+        let mut worker = self.worker(name, &posts, &verdicts, name).start();
+        worker.wait_for_log("partitions assigned");
+        let clocks = Clocks::read(worker.pid());
+        self.produce(&posts, count, |n| n);
+        self.wait_for(&verdicts, count);
+        finish(&clocks, worker, count)
     }
 
     /// Texts in random order, so that some twins meet in flight and most find an answer.
@@ -90,7 +94,7 @@ impl Bench {
         let posts = self.kafka.topic("crowd", PARTITIONS);
         self.produce(&posts, count, |n| (scattered(n) % texts as u64) as usize);
         let verdicts = self.kafka.topic("crowd-verdicts", PARTITIONS);
-        let mut worker = self.worker("crowd", &posts, &verdicts, "crowd");
+        let mut worker = self.worker("crowd", &posts, &verdicts, "crowd").set("limits.max_in_flight", 4096).start();
         worker.wait_for_log("consuming");
         let clocks = Clocks::read(worker.pid());
         self.wait_for(&verdicts, count);
@@ -122,7 +126,7 @@ impl Bench {
         let known = self.kafka.topic("known", PARTITIONS);
         self.produce(&known, count, |n| n % texts);
         let filled = self.kafka.topic("filled", PARTITIONS);
-        let worker = self.worker("fill", &known, &filled, "known");
+        let worker = self.worker("fill", &known, &filled, "known").start();
         self.wait_for(&filled, count);
         stop(worker);
         let sample = self.kafka.read(&filled, 1000, PATIENCE);
@@ -157,7 +161,7 @@ impl Bench {
     /// From the first to the last verdict.
     fn road(&self, posts: &str, count: usize, group: &str, prefix: &str) -> Pass {
         let verdicts = self.kafka.topic(group, PARTITIONS);
-        let worker = self.worker(group, posts, &verdicts, prefix);
+        let worker = self.worker(group, posts, &verdicts, prefix).set("limits.max_in_flight", 4096).start();
         self.wait_for(&verdicts, 1);
         let done = self.verdicts(&verdicts);
         let clocks = Clocks::read(worker.pid());
@@ -209,14 +213,13 @@ impl Bench {
         clocks.expect("records came").pass(count)
     }
 
-    fn worker(&self, group: &str, posts: &str, verdicts: &str, prefix: &str) -> Worker {
+    fn worker(&self, group: &str, posts: &str, verdicts: &str, prefix: &str) -> Setup {
         let dead_letters = self.kafka.topic(&format!("dead-{group}"), 1);
         let topics = format!("{{posts: '{posts}', verdicts: '{verdicts}', dead_letters: '{dead_letters}'}}");
-        let setup = Setup::new(format!(
+        Setup::new(format!(
             "kafka: {{brokers: '{}', group: '{}', topics: {topics}}}\n\
              model: {{path: '{}'}}\n\
              policy: '{}'\n\
-             limits: {{max_in_flight: 4096}}\n\
              cache: {{kind: redis, redis: {{url: '{}', prefix: '{}'}}}}\n",
             self.kafka.brokers,
             self.kafka.name(group),
@@ -224,8 +227,7 @@ impl Bench {
             support::repository("model/policies/misinformation-short.md").display(),
             self.redis.url,
             self.redis.name(prefix),
-        ));
-        setup.start()
+        ))
     }
 
     /// Posts with the text that `text` numbers.
