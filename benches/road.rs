@@ -1,17 +1,23 @@
-//! What the road costs: `moderato run` with every answer cached, against Apache Kafka, beside a bare loop that consumes
-//! the same posts and produces values of a verdict's size with rdkafka, interleaved in one run.
+//! What the road costs: `moderato run` with the tiny model against Apache Kafka and Redis, in three tables.
 //!
-//! `make bench` runs it. Wall time on a shared machine is noise, so CPU seconds and the hypervisor's steal stand beside
-//! it, and the ratio is the figure to quote. The broker and Redis run on the same cores; their share is not counted.
+//! One: 1,000, 10,000 and 100,000 distinct posts, each through the model: the cost of a post does not grow with the
+//! topic, nor does memory. Two: 1,000,000 posts of which nine in ten repeat another's text. Three: every answer
+//! cached, so that the road alone is left, beside a bare loop that consumes the same posts and produces values of a
+//! verdict's size with rdkafka, interleaved.
+//!
+//! `make bench` runs it, in about a quarter of an hour. Wall time on a shared machine is noise, so CPU seconds and the
+//! hypervisor's steal stand beside it, and the ratios are the figures to quote. The broker and Redis run on the same
+//! cores; their share is not counted.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot go on ends")]
 
+#[path = "road/process.rs"]
+mod process;
 #[path = "../integration-tests/support/mod.rs"]
 mod support;
 
 use std::collections::HashSet;
-use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -19,184 +25,260 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
 
+use process::{Clocks, Pass, median};
 use support::kafka::{Kafka, used};
 use support::records::Outgoing;
-use support::worker::Setup;
+use support::redis::Redis;
+use support::worker::{Setup, Worker};
 
-const POSTS: usize = 200_000;
-/// Distinct texts: each is judged once before anything is measured.
-const TEXTS: usize = 5_000;
+/// Distinct posts of the first table. The answers to the last one's are then in Redis.
+const DISTINCT: [usize; 3] = [1_000, 10_000, 100_000];
+/// Posts and texts of the second table.
+const CROWD: (usize, usize) = (1_000_000, 100_000);
+/// Posts and texts of the third table's "every text met before".
+const KNOWN: (usize, usize) = (200_000, 5_000);
 const PARTITIONS: i32 = 6;
 const ROUNDS: usize = 3;
-const PATIENCE: Duration = Duration::from_secs(600);
-
-/// One measured pass over all posts.
-struct Pass {
-    seconds: f64,
-    cpu_seconds: f64,
-    steal_seconds: f64,
-}
+const PATIENCE: Duration = Duration::from_secs(900);
+/// Posts produced at once: each has a future.
+const SLICE: usize = 50_000;
 
 fn main() {
-    let kafka = used("bench_road").expect("a broker");
-    let redis = support::redis::used("bench_road").expect("a redis");
-    let posts = kafka.topic("posts", PARTITIONS);
-    kafka.produce(&posts, (0..POSTS).map(post));
-    let setup = |group: &str, verdicts: &str| {
-        let dead_letters = kafka.topic(&format!("dead-{group}"), 1);
-        Setup::new(format!(
-            "kafka: {{brokers: '{}', group: '{}', topics: {{posts: '{posts}', verdicts: '{verdicts}', dead_letters: '{dead_letters}'}}}}\n\
-             model: {{path: '{}'}}\n\
-             policy: '{}'\n\
-             limits: {{max_in_flight: 4096}}\n\
-             cache: {{kind: redis, redis: {{url: '{}', prefix: bench}}}}\n",
-            kafka.brokers,
-            kafka.name(group),
-            support::model("tiny-fp32").display(),
-            support::repository("model/policies/misinformation-short.md").display(),
-            redis.url,
-        ))
+    let bench = Bench {
+        kafka: used("bench_road").expect("a broker"),
+        redis: support::redis::used("bench_road").expect("a redis"),
     };
-
-    // Fill the cache, and learn how large a verdict is.
-    let filled = kafka.topic("filled", PARTITIONS);
-    let mut warm = setup("fill", &filled).start();
-    wait_for(&kafka, &filled, POSTS);
-    warm.sigterm();
-    assert_eq!(warm.wait(), 0);
-    let sample = kafka.read(&filled, 1000, PATIENCE);
-    let verdict_bytes =
-        sample.iter().filter_map(|record| record.value.as_ref().map(Vec::len)).sum::<usize>() / sample.len();
-
-    let (mut bare, mut road) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
-        bare.push(bare_loop(&kafka, &posts, &kafka.topic(&format!("bare-{round}"), PARTITIONS), verdict_bytes));
-        let verdicts = kafka.topic(&format!("verdicts-{round}"), PARTITIONS);
-        let worker = setup(&format!("round-{round}"), &verdicts);
-        road.push(cached_road(&kafka, worker, &verdicts));
-    }
-    report(&bare, &road, verdict_bytes);
+    bench.linear();
+    bench.crowd();
+    bench.cached();
 }
 
-fn post(n: usize) -> Outgoing {
-    let text = n % TEXTS;
+struct Bench {
+    kafka: Kafka,
+    redis: Redis,
+}
+
+impl Bench {
+    /// The cost of a post and the peak of memory, by how many there are; interleaved, since the machine's pace changes
+    /// by the minute.
+    fn linear(&self) {
+        let mut passes: [Vec<Pass>; 3] = Default::default();
+        for round in 0..ROUNDS {
+            for (passes, count) in passes.iter_mut().zip(DISTINCT) {
+                passes.push(self.distinct(count, &format!("distinct-{count}-{round}")));
+            }
+        }
+        println!("\nDistinct posts, each through the model; medians of {ROUNDS} rounds, interleaved\n");
+        println!("| posts | posts/s (wall) | posts per CPU-second | peak memory, MB | steal, s |");
+        println!("|---|---|---|---|---|");
+        for (passes, count) in passes.iter().zip(DISTINCT) {
+            row(&count.to_string(), passes, &format!("{:.0}", median(passes, |pass| pass.peak_mb)));
+        }
+    }
+
+    /// The posts come while the worker waits for them, so that joining the group is not counted.
+    fn distinct(&self, count: usize, name: &str) -> Pass {
+        let posts = self.kafka.topic(name, PARTITIONS);
+        let verdicts = self.kafka.topic(&format!("{name}-verdicts"), PARTITIONS);
+        let mut worker = self.worker(name, &posts, &verdicts, name).start();
+        worker.wait_for_log("partitions assigned");
+        let clocks = Clocks::read(worker.pid());
+        self.produce(&posts, count, |n| n);
+        self.wait_for(&verdicts, count);
+        finish(&clocks, worker, count)
+    }
+
+    /// Texts in random order, so that some twins meet in flight and most find an answer.
+    fn crowd(&self) {
+        let (count, texts) = CROWD;
+        let posts = self.kafka.topic("crowd", PARTITIONS);
+        self.produce(&posts, count, |n| (scattered(n) % texts as u64) as usize);
+        let verdicts = self.kafka.topic("crowd-verdicts", PARTITIONS);
+        let mut worker = self.worker("crowd", &posts, &verdicts, "crowd").set("limits.max_in_flight", 4096).start();
+        worker.wait_for_log("consuming");
+        let clocks = Clocks::read(worker.pid());
+        self.wait_for(&verdicts, count);
+        let pass = clocks.pass(count);
+        worker.sigterm();
+        assert_eq!(worker.wait(), 0);
+        let line: serde_json::Value = serde_json::from_str(&worker.wait_for_log("\"stopped\"")).expect("JSON");
+        let told = |key: &str| line[key].as_u64().unwrap_or_default();
+        println!("\n{count} posts of {texts} texts in random order, nothing known before\n");
+        println!(
+            "| posts/s (wall) | posts per CPU-second | through the model | cached | twins in flight | peak memory, MB | steal, s |"
+        );
+        println!("|---|---|---|---|---|---|---|");
+        println!(
+            "| {:.0} | {:.0} | {} | {} | {} | {:.0} | {:.1} |",
+            pass.per_second(),
+            pass.per_cpu_second(),
+            told("verdicts") - told("cached") - told("twins"),
+            told("cached"),
+            told("twins"),
+            pass.peak_mb,
+            pass.steal_seconds
+        );
+    }
+
+    /// The road alone.
+    fn cached(&self) {
+        let (count, texts) = KNOWN;
+        let known = self.kafka.topic("known", PARTITIONS);
+        self.produce(&known, count, |n| n % texts);
+        let filled = self.kafka.topic("filled", PARTITIONS);
+        let worker = self.worker("fill", &known, &filled, "known").start();
+        self.wait_for(&filled, count);
+        stop(worker);
+        let sample = self.kafka.read(&filled, 1000, PATIENCE);
+        let bytes =
+            sample.iter().filter_map(|record| record.value.as_ref().map(Vec::len)).sum::<usize>() / sample.len();
+
+        // The last of the first table: its answers are in Redis, and no process has met its texts.
+        let foreign = format!("distinct-{}-0", DISTINCT[2]);
+        let (mut bare, mut met, mut unmet) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            bare.push(self.bare_loop(&known, &format!("bare-{round}"), bytes));
+            met.push(self.road(&known, count, &format!("known-{round}"), "known"));
+            unmet.push(self.road(&self.kafka.name(&foreign), DISTINCT[2], &format!("unmet-{round}"), &foreign));
+        }
+        println!(
+            "\nEvery answer cached; verdicts of {bytes} bytes, {PARTITIONS} partitions, medians of {ROUNDS} rounds, interleaved\n"
+        );
+        println!("| | records/s (wall) | records per CPU-second of the process | ratio to the bare loop | steal, s |");
+        println!("|---|---|---|---|---|");
+        let floor = median(&bare, Pass::per_cpu_second);
+        let ratio = |passes: &[Pass]| format!("{:.2}", median(passes, Pass::per_cpu_second) / floor);
+        let road = "`moderato run`, every answer cached";
+        for (name, passes) in [
+            ("bare consume-produce loop", &bare),
+            (&format!("{road}, {count} posts of {texts} texts"), &met),
+            (&format!("{road} in Redis alone, {} posts, no two alike", DISTINCT[2]), &unmet),
+        ] {
+            row(name, passes, &ratio(passes));
+        }
+    }
+
+    /// From the first to the last verdict.
+    fn road(&self, posts: &str, count: usize, group: &str, prefix: &str) -> Pass {
+        let verdicts = self.kafka.topic(group, PARTITIONS);
+        let worker = self.worker(group, posts, &verdicts, prefix).set("limits.max_in_flight", 4096).start();
+        self.wait_for(&verdicts, 1);
+        let done = self.verdicts(&verdicts);
+        let clocks = Clocks::read(worker.pid());
+        self.wait_for(&verdicts, count);
+        finish(&clocks, worker, count - done)
+    }
+
+    /// Consume, produce a value of the same size as a verdict, await the reports, commit: no decoding, no judging.
+    fn bare_loop(&self, posts: &str, name: &str, bytes: usize) -> Pass {
+        let (count, _) = KNOWN;
+        let to = self.kafka.topic(name, PARTITIONS);
+        let consumer: BaseConsumer = self
+            .client()
+            .set("group.id", &to)
+            .set("auto.offset.reset", "earliest")
+            .set("enable.auto.commit", "false")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .create()
+            .expect("a consumer");
+        let producer: ThreadedProducer<DefaultProducerContext> = self
+            .client()
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "5")
+            .set("compression.codec", "zstd")
+            .set("compression.level", "1")
+            .create()
+            .expect("a producer");
+        consumer.subscribe(&[posts]).expect("a subscription");
+        let mut value = vec![b'x'; bytes];
+        let mut seen: HashSet<(i32, i64)> = HashSet::with_capacity(count);
+        let mut clocks = None;
+        while seen.len() < count {
+            let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+            let message = message.expect("a record");
+            clocks.get_or_insert_with(|| Clocks::read(std::process::id()));
+            seen.insert((message.partition(), message.offset()));
+            // Verdicts differ from each other in part; a value of one byte would compress to nothing.
+            let stamp = format!("{:x}", scattered(seen.len())).repeat(8);
+            value[..stamp.len().min(bytes)].copy_from_slice(&stamp.as_bytes()[..stamp.len().min(bytes)]);
+            let mut record = BaseRecord::to(&to).payload(&value).key(message.key().unwrap_or_default());
+            while let Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) = producer.send(record) {
+                record = back;
+                std::thread::yield_now();
+            }
+        }
+        producer.flush(PATIENCE).expect("every record acknowledged");
+        consumer.commit_consumer_state(CommitMode::Sync).expect("a commit");
+        clocks.expect("records came").pass(count)
+    }
+
+    fn worker(&self, group: &str, posts: &str, verdicts: &str, prefix: &str) -> Setup {
+        let dead_letters = self.kafka.topic(&format!("dead-{group}"), 1);
+        let topics = format!("{{posts: '{posts}', verdicts: '{verdicts}', dead_letters: '{dead_letters}'}}");
+        Setup::new(format!(
+            "kafka: {{brokers: '{}', group: '{}', topics: {topics}}}\n\
+             model: {{path: '{}'}}\n\
+             policy: '{}'\n\
+             cache: {{kind: redis, redis: {{url: '{}', prefix: '{}'}}}}\n",
+            self.kafka.brokers,
+            self.kafka.name(group),
+            support::model("tiny-fp32").display(),
+            support::repository("model/policies/misinformation-short.md").display(),
+            self.redis.url,
+            self.redis.name(prefix),
+        ))
+    }
+
+    /// Posts with the text that `text` numbers.
+    fn produce(&self, topic: &str, count: usize, text: impl Fn(usize) -> usize) {
+        for from in (0..count).step_by(SLICE) {
+            self.kafka.produce(topic, (from..count.min(from + SLICE)).map(|n| post(n, text(n))));
+        }
+    }
+
+    fn verdicts(&self, topic: &str) -> usize {
+        usize::try_from(self.kafka.end_offsets(topic).values().sum::<i64>()).expect("offsets are not negative")
+    }
+
+    fn wait_for(&self, topic: &str, count: usize) {
+        support::eventually("every post has a verdict", PATIENCE, || self.verdicts(topic), |there| *there >= count);
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.kafka.brokers);
+        config
+    }
+}
+
+fn post(n: usize, text: usize) -> Outgoing {
     let body = format!(
         "{{\"id\":\"post-{n}\",\"text\":\"Number {text}: somebody says that the bridge at Orlen was closed for good last night.\"}}"
     );
     Outgoing::new(body).key(format!("author-{}", n % 1000)).partition((n % PARTITIONS as usize) as i32)
 }
 
-fn wait_for(kafka: &Kafka, topic: &str, count: usize) {
-    let total = || kafka.end_offsets(topic).values().sum::<i64>();
-    support::eventually("every post has a verdict", PATIENCE, total, |total| *total >= count as i64);
+/// A number that looks like no other's.
+fn scattered(n: usize) -> u64 {
+    let mixed = (n as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 16
 }
 
-/// From the first to the last verdict; the process's own CPU seconds over the same span.
-fn cached_road(kafka: &Kafka, setup: Setup, verdicts: &str) -> Pass {
-    let mut worker = setup.start();
-    wait_for(kafka, verdicts, 1);
-    let (start, cpu, steal) = (Instant::now(), cpu_seconds(worker.pid()), steal_seconds());
-    wait_for(kafka, verdicts, POSTS);
-    let pass = Pass {
-        seconds: start.elapsed().as_secs_f64(),
-        cpu_seconds: cpu_seconds(worker.pid()) - cpu,
-        steal_seconds: steal_seconds() - steal,
-    };
-    worker.sigterm();
-    assert_eq!(worker.wait(), 0);
+fn finish(clocks: &Clocks, worker: Worker, records: usize) -> Pass {
+    let pass = clocks.pass(records);
+    stop(worker);
     pass
 }
 
-/// Consume, produce a value of the same size as a verdict, await the reports, commit: no decoding, no judging.
-fn bare_loop(kafka: &Kafka, posts: &str, to: &str, bytes: usize) -> Pass {
-    let consumer: BaseConsumer = client(kafka)
-        .set("group.id", kafka.name(&format!("bare-{to}")))
-        .set("auto.offset.reset", "earliest")
-        .set("enable.auto.commit", "false")
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .create()
-        .expect("a consumer");
-    let producer: ThreadedProducer<DefaultProducerContext> = client(kafka)
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        .set("linger.ms", "5")
-        .set("compression.codec", "zstd")
-        .create()
-        .expect("a producer");
-    consumer.subscribe(&[posts]).expect("a subscription");
-    let mut value = vec![b'x'; bytes];
-    let mut seen: HashSet<(i32, i64)> = HashSet::with_capacity(POSTS);
-    let mut began = None;
-    while seen.len() < POSTS {
-        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
-        let message = message.expect("a record");
-        began.get_or_insert_with(|| (Instant::now(), cpu_seconds(std::process::id()), steal_seconds()));
-        seen.insert((message.partition(), message.offset()));
-        // Verdicts differ from each other in part; a value of one byte would compress to nothing.
-        let stamp = format!("{:x}", seen.len().wrapping_mul(0x9e37_79b9_7f4a_7c15)).repeat(8);
-        value[..stamp.len().min(bytes)].copy_from_slice(&stamp.as_bytes()[..stamp.len().min(bytes)]);
-        let mut record = BaseRecord::to(to).payload(&value).key(message.key().unwrap_or_default());
-        while let Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) = producer.send(record) {
-            record = back;
-            std::thread::yield_now();
-        }
-    }
-    producer.flush(PATIENCE).expect("every record acknowledged");
-    consumer.commit_consumer_state(CommitMode::Sync).expect("a commit");
-    let (start, cpu, steal) = began.expect("records came");
-    Pass {
-        seconds: start.elapsed().as_secs_f64(),
-        cpu_seconds: cpu_seconds(std::process::id()) - cpu,
-        steal_seconds: steal_seconds() - steal,
-    }
+fn stop(mut worker: Worker) {
+    worker.sigterm();
+    assert_eq!(worker.wait(), 0);
 }
 
-fn client(kafka: &Kafka) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &kafka.brokers);
-    config
-}
-
-/// User and system time of a process, from /proc (fields 14 and 15 of stat; a tick is 10 ms on Linux).
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
-    let after_name = stat.rsplit(") ").next().expect("a name in parentheses");
-    let fields: Vec<f64> = after_name.split(' ').filter_map(|field| field.parse().ok()).collect();
-    // State, the third field, is no number, so the fourth is the first here.
-    (fields[10] + fields[11]) / 100.0
-}
-
-/// Time that the hypervisor gave to others, all cores together.
-fn steal_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/stat").expect("Linux");
-    let ticks =
-        stat.lines().next().and_then(|line| line.split_whitespace().nth(8)).and_then(|field| field.parse::<f64>().ok());
-    ticks.unwrap_or_default() / 100.0
-}
-
-fn report(bare: &[Pass], road: &[Pass], bytes: usize) {
-    println!(
-        "\n{POSTS} posts of {TEXTS} texts, {PARTITIONS} partitions, verdicts of {bytes} bytes, {ROUNDS} rounds interleaved; medians\n"
-    );
-    println!("| | records/s (wall) | records per CPU-second of the process | steal, s |");
-    println!("|---|---|---|---|");
-    for (name, passes) in [("bare consume-produce loop", bare), ("`moderato run`, every answer cached", road)] {
-        println!(
-            "| {name} | {:.0} | {:.0} | {:.1} |",
-            POSTS as f64 / median(passes, |pass| pass.seconds),
-            POSTS as f64 / median(passes, |pass| pass.cpu_seconds),
-            median(passes, |pass| pass.steal_seconds)
-        );
-    }
-    println!(
-        "| ratio | {:.2} | {:.2} | |",
-        median(bare, |pass| pass.seconds) / median(road, |pass| pass.seconds),
-        median(bare, |pass| pass.cpu_seconds) / median(road, |pass| pass.cpu_seconds)
-    );
-}
-
-fn median(passes: &[Pass], figure: impl Fn(&Pass) -> f64) -> f64 {
-    let mut figures: Vec<f64> = passes.iter().map(figure).collect();
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+/// A line of a table: both rates, one more column, the steal.
+fn row(name: &str, passes: &[Pass], more: &str) {
+    let (wall, cpu) = (median(passes, Pass::per_second), median(passes, Pass::per_cpu_second));
+    let steal = median(passes, |pass| pass.steal_seconds);
+    println!("| {name} | {wall:.0} | {cpu:.0} | {more} | {steal:.1} |");
 }

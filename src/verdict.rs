@@ -1,5 +1,6 @@
 //! A verdict: what is published for one post, and the digests that let it be recognised and repeated.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ pub struct VerdictKey([u8; 32]);
 
 impl fmt::Display for VerdictKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        f.write_str(&hex(&self.0))
     }
 }
 
@@ -86,68 +87,69 @@ pub enum Source {
     Twin,
 }
 
-/// `verdict.v1`: the value of a record on the verdict topic; a CloudEvents 1.0 event in structured mode.
+/// `verdict.v1`: the value of a record on the verdict topic; a CloudEvents 1.0 event in structured mode. What is the same
+/// for many verdicts is borrowed while one is written.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "verdict.v1")]
-pub struct VerdictV1 {
+pub struct VerdictV1<'a> {
     /// CloudEvents version, `1.0`.
-    pub specversion: String,
+    pub specversion: Cow<'a, str>,
     /// The verdict's id: a digest of the source coordinates and the verdict key, so that a verdict that is published
     /// twice after a crash can be recognised.
-    pub id: String,
+    pub id: Cow<'a, str>,
     /// The worker pool: `urn:moderato:` and the consumer group.
-    pub source: String,
+    pub source: Cow<'a, str>,
     /// `dev.moderato.verdict.v1`.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: Cow<'a, str>,
     /// The post's id.
-    pub subject: String,
+    pub subject: Cow<'a, str>,
     /// When the verdict was given, RFC 3339, UTC.
-    pub time: String,
+    pub time: Cow<'a, str>,
     /// `application/json`.
-    pub datacontenttype: String,
+    pub datacontenttype: Cow<'a, str>,
     /// `urn:moderato:schema:verdict.v1`.
-    pub dataschema: String,
+    pub dataschema: Cow<'a, str>,
     /// The verdict.
-    pub data: VerdictData,
+    pub data: VerdictData<'a>,
 }
 
 /// The verdict and all that made it.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub struct VerdictData {
+pub struct VerdictData<'a> {
     /// The judgement.
-    pub verdict: Judgement,
+    pub verdict: Judgement<'a>,
     /// The policy it was judged by.
-    pub policy: PolicyRef,
+    pub policy: Cow<'a, PolicyRef>,
     /// The model that judged.
-    pub model: ModelRef,
+    pub model: ModelRef<'a>,
     /// What was judged.
-    pub input: InputRef,
+    pub input: InputRef<'a>,
     /// Where the answer came from.
     pub answered_by: Source,
     /// Milliseconds spent on this post.
     pub timing_ms: Timing,
     /// The verdict key, hex: equal for posts that put the same question to the same judge.
-    pub idempotency_key: String,
+    pub idempotency_key: Cow<'a, str>,
     /// Version of the worker.
-    pub worker_version: String,
+    pub worker_version: Cow<'a, str>,
 }
 
 /// Label, scores and the action that the policy proposes.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Judgement {
+pub struct Judgement<'a> {
     /// The label with the highest score.
-    pub label: String,
+    pub label: Cow<'a, str>,
     /// Its score, 0 to 1. Not calibrated: no calibration is part of this version.
     pub score: f64,
     /// Every label's score; they sum to 1.
-    pub scores: BTreeMap<String, f64>,
+    pub scores: BTreeMap<Cow<'a, str>, f64>,
     /// Probability that the model gave to tokens that are no label, 0 to 1: high means that it was confused.
     pub outside_labels: f64,
     /// What the policy proposes: the strictest that any label's thresholds call for.
     pub action: Action,
     /// The label whose score decided the action.
-    pub action_label: String,
+    pub action_label: Cow<'a, str>,
     /// The thresholds of that label, if the policy gives it any.
     pub thresholds: Option<crate::policy::Thresholds>,
 }
@@ -167,34 +169,34 @@ pub struct PolicyRef {
 
 /// Which model, and how it ran.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-pub struct ModelRef {
+pub struct ModelRef<'a> {
     /// The model's name.
-    pub name: String,
+    pub name: Cow<'a, str>,
     /// Digest over every file of the model folder.
-    pub digest: String,
+    pub digest: Cow<'a, str>,
     /// Digest of the tokenizer and chat template.
-    pub tokenizer_digest: String,
+    pub tokenizer_digest: Cow<'a, str>,
     /// Digest of the token ids of the shared prompt.
-    pub prompt_digest: String,
+    pub prompt_digest: Cow<'a, str>,
     /// How the label was read.
-    pub decoding: String,
+    pub decoding: Cow<'a, str>,
     /// What computed the answer.
-    pub execution: Execution,
+    pub execution: Cow<'a, Execution>,
     /// When the answer was computed, RFC 3339; earlier than `time` when it came from the cache.
-    pub computed_at: String,
+    pub computed_at: Cow<'a, str>,
 }
 
 /// Which post, and how much of it was seen.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub struct InputRef {
+pub struct InputRef<'a> {
     /// The post's id.
-    pub post_id: String,
+    pub post_id: Cow<'a, str>,
     /// The post's version, if it has one.
     pub version: Option<u64>,
     /// The post's language, as its producer gave it.
-    pub lang: Option<String>,
+    pub lang: Option<Cow<'a, str>>,
     /// SHA-256 of the post's text as it came.
-    pub text_sha256: String,
+    pub text_sha256: Cow<'a, str>,
     /// Whether the model saw only part of the post.
     pub truncated: bool,
     /// Post tokens that the model saw.
@@ -206,14 +208,14 @@ pub struct InputRef {
     /// Prompt tags such as `[INST]` found in the text and made harmless.
     pub tags_neutralised: usize,
     /// Where the post stood.
-    pub kafka: SourceRef,
+    pub kafka: SourceRef<'a>,
 }
 
 /// Source coordinates of a post.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub struct SourceRef {
+pub struct SourceRef<'a> {
     /// Topic.
-    pub topic: String,
+    pub topic: Cow<'a, str>,
     /// Partition.
     pub partition: i32,
     /// Offset.
@@ -243,12 +245,19 @@ pub fn verdict_id(original: &Original, key: &VerdictKey) -> String {
     hasher.update(original.partition.to_le_bytes());
     hasher.update(original.offset.0.to_le_bytes());
     hasher.update(key.0);
-    hex::encode(&hasher.finalize()[..16])
+    hex(&hasher.finalize()[..16])
 }
 
 /// SHA-256 of a text, hex.
 pub fn text_sha256(text: &str) -> String {
-    hex::encode(Sha256::digest(text.as_bytes()))
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+fn hex(digest: &[u8]) -> String {
+    let mut text = vec![0; 2 * digest.len()];
+    // The room is exactly right, and hex is ASCII: neither can fail.
+    let _ = hex::encode_to_slice(digest, &mut text);
+    String::from_utf8(text).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
-//! Answers kept in this process: the demo's cache, and the one for a single worker without Redis.
+//! Answers kept in this process: the demo's cache, the one for a single worker without Redis, and what a worker with
+//! Redis keeps at hand.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use moka::future::Cache;
+use moka::sync::Cache;
 
 use crate::verdict::{Answer, VerdictKey};
 
 /// A bounded map whose entries expire.
-pub struct InProcess(Cache<VerdictKey, Answer>);
+pub struct InProcess(Cache<VerdictKey, Arc<Answer>>);
 
 impl InProcess {
     /// Keeps at most `max_entries` answers, each for at most `ttl`.
@@ -15,15 +17,11 @@ impl InProcess {
         Self(Cache::builder().max_capacity(max_entries).time_to_live(ttl).build())
     }
 
-    pub(super) async fn get_many(&self, keys: &[VerdictKey]) -> Vec<Option<Answer>> {
-        let mut answers = Vec::with_capacity(keys.len());
-        for key in keys {
-            answers.push(self.0.get(key).await);
-        }
-        answers
+    pub(super) fn get(&self, key: &VerdictKey) -> Option<Arc<Answer>> {
+        self.0.get(key)
     }
 
-    pub(super) async fn put(&self, key: VerdictKey, answer: Answer) {
-        self.0.insert(key, answer).await;
+    pub(super) fn put(&self, key: VerdictKey, answer: Arc<Answer>) {
+        self.0.insert(key, answer);
     }
 }

@@ -92,7 +92,7 @@ fn cache(config: &Config) -> Outcome {
     };
     let runtime = runtime().map_err(|exit| (exit, "no runtime".to_owned()))?;
     runtime.block_on(async {
-        let Cache::Redis(redis) = Cache::open(&config.cache).map_err(|what| (Exit::Config, what))? else {
+        let Cache::Redis { far: redis, .. } = Cache::open(&config.cache).map_err(|what| (Exit::Config, what))? else {
             return Ok("not redis".to_owned());
         };
         let mend = "start it, or mend cache.redis.url, cache.redis.username, cache.redis.password_file or cache.redis.ca_file; without it every post runs on the model";

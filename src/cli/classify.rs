@@ -205,7 +205,7 @@ fn explain(verdict: &VerdictV1) -> String {
         let _ = write!(text, "\n{part}");
     };
     line(String::new());
-    let mut scores: Vec<(&String, &f64)> = judged.scores.iter().collect();
+    let mut scores: Vec<_> = judged.scores.iter().collect();
     scores.sort_by(|a, b| b.1.total_cmp(a.1));
     for (label, score) in scores {
         line(format!("  {label:<20} {score:>7.4}  {}", "█".repeat((score * 40.0).round() as usize)));

@@ -36,7 +36,7 @@ struct Text {
 impl Row {
     /// A verdict; the excerpt comes from the samples, since a verdict holds no text.
     pub(super) fn verdict(verdict: VerdictV1, samples: &str) -> Self {
-        let (data, post) = (verdict.data, verdict.subject);
+        let (data, post) = (verdict.data, verdict.subject.into_owned());
         // The id in its JSON form cannot match inside another post's text: quotes are escaped there.
         let needle = format!("\"id\": \"{post}\"");
         let text = samples
@@ -47,7 +47,7 @@ impl Row {
         Self {
             excerpt: text.map(|text| excerpt(&text.text)).unwrap_or_default(),
             post,
-            label: data.verdict.label,
+            label: data.verdict.label.into_owned(),
             score: Some(data.verdict.score),
             action: Some(data.verdict.action),
             tokens: if seen == total { seen.to_string() } else { format!("{seen} of {total}") },

@@ -1,20 +1,24 @@
-//! The producer: verdicts, passed tombstones and dead letters, each awaited until the broker has acknowledged it.
+//! The producer: verdicts, passed tombstones and dead letters. Each hands its receipt back once the broker has
+//! acknowledged it: reports come in groups, as the broker's answers do, so that no record costs a wake-up of its own.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
+use tokio::sync::mpsc;
 
 use crate::config::KafkaSettings;
 use crate::error::Fatal;
-use crate::receipt::{Headers, Original};
+use crate::receipt::{Headers, Original, Receipt};
 use crate::rejection::{DeadLetterHeaders, Rejected};
 
 /// How long to wait before asking a full local queue again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(10);
+/// Delivery reports taken at once.
+const REPORTS_AT_ONCE: usize = 512;
 
 /// What a record becomes on its way out.
 #[derive(Debug)]
@@ -32,69 +36,85 @@ pub enum Outgoing {
     DeadLetter(Rejected),
 }
 
-/// Sends records and waits for their delivery reports.
+/// How one record ended: its receipt once it is durable.
+pub type Report = Result<Receipt, Fatal>;
+
+/// Sends records, and tells how each ended.
 pub struct Publisher {
-    producer: FutureProducer,
-    verdicts: Arc<str>,
-    dead_letters: Arc<str>,
+    producer: ThreadedProducer<Reporter>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    topics: Topics,
     group: String,
     delivery_timeout: Duration,
+}
+
+/// Where verdicts go, and where dead letters.
+#[derive(Clone)]
+struct Topics {
+    verdicts: Arc<str>,
+    dead_letters: Arc<str>,
+}
+
+/// Called by the client's own thread with every delivery report.
+struct Reporter {
+    to: mpsc::UnboundedSender<Report>,
+    topics: Topics,
+}
+
+/// What travels with a record until its report comes.
+struct Owed {
+    receipt: Receipt,
+    dead_letter: bool,
 }
 
 impl Publisher {
     /// Builds the idempotent producer.
     pub fn connect(settings: &KafkaSettings) -> Result<Self, Fatal> {
-        let producer =
-            settings.producer().create().map_err(|error: KafkaError| Fatal::Kafka { cause: error.to_string() })?;
+        let topics =
+            Topics { verdicts: settings.verdicts.as_str().into(), dead_letters: settings.dead_letters.as_str().into() };
+        let (to, reports) = mpsc::unbounded_channel();
+        let producer = settings.producer().create_with_context(Reporter { to, topics: topics.clone() });
         Ok(Self {
-            producer,
-            verdicts: settings.verdicts.as_str().into(),
-            dead_letters: settings.dead_letters.as_str().into(),
+            producer: producer.map_err(|error: KafkaError| Fatal::Kafka { cause: error.to_string() })?,
+            reports,
+            topics,
             group: settings.group.clone(),
             delivery_timeout: settings.delivery_timeout,
         })
     }
 
-    /// Queues the record, in the order of calls; the returned future ends when the broker has acknowledged it.
-    pub async fn publish(
-        &self,
-        original: &Original,
-        outgoing: &Outgoing,
-    ) -> Result<impl Future<Output = Result<(), Fatal>> + Send + use<>, Fatal> {
+    /// Queues the record, in the order of calls; the receipt comes back by [`Publisher::reports`].
+    pub async fn publish(&self, original: &Original, outgoing: &Outgoing, receipt: Receipt) -> Result<(), Fatal> {
+        let Topics { verdicts, dead_letters } = &self.topics;
         let (topic, value, headers) = match outgoing {
             Outgoing::Verdict { value, verdict_id } => {
                 let headers = text(source_headers(original), "moderato.verdict_id", verdict_id);
-                (&self.verdicts, Some(value.as_slice()), text(headers, "content-type", "application/cloudevents+json"))
+                (verdicts, Some(value.as_slice()), text(headers, "content-type", "application/cloudevents+json"))
             }
-            Outgoing::Tombstone => (&self.verdicts, None, source_headers(original)),
+            Outgoing::Tombstone => (verdicts, None, source_headers(original)),
             Outgoing::DeadLetter(rejected) => {
-                (&self.dead_letters, original.value.as_deref(), self.error_headers(original, rejected))
+                (dead_letters, original.value.as_deref(), self.error_headers(original, rejected))
             }
         };
-        let mut record = FutureRecord::<[u8], [u8]>::to(topic).headers(headers);
+        let dead_letter = matches!(outgoing, Outgoing::DeadLetter(_));
+        let owed = Box::new(Owed { receipt, dead_letter });
+        let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, owed).headers(headers);
         record.payload = value;
         record.key = original.key.as_deref();
-        let dead_letter = matches!(outgoing, Outgoing::DeadLetter(_));
-        let failed = Failed { topic: topic.clone(), dead_letter };
-        let report = self.enqueue(record).await.map_err(|error| failed.fatal(&error))?;
-        Ok(async move {
-            match report.await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err((error, _))) => Err(failed.fatal(&error)),
-                Err(_) => Err(failed.fatal(&KafkaError::Canceled)),
-            }
-        })
+        self.enqueue(record).await.map_err(|error| self.topics.undeliverable(dead_letter, &error))
+    }
+
+    /// Waits for delivery reports, and adds those that have come: how many.
+    pub async fn reports(&mut self, reports: &mut Vec<Report>) -> usize {
+        self.reports.recv_many(reports, REPORTS_AT_ONCE).await
     }
 
     /// A full local queue is waited for; it empties as the broker acknowledges.
-    async fn enqueue(
-        &self,
-        mut record: FutureRecord<'_, [u8], [u8]>,
-    ) -> Result<rdkafka::producer::DeliveryFuture, KafkaError> {
+    async fn enqueue(&self, mut record: BaseRecord<'_, [u8], [u8], Box<Owed>>) -> Result<(), KafkaError> {
         let deadline = Instant::now() + self.delivery_timeout;
         loop {
-            match self.producer.send_result(record) {
-                Ok(report) => return Ok(report),
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
                     if Instant::now() < deadline =>
                 {
@@ -112,19 +132,29 @@ impl Publisher {
     }
 }
 
-struct Failed {
-    topic: Arc<str>,
-    dead_letter: bool,
+impl Topics {
+    fn undeliverable(&self, dead_letter: bool, error: &KafkaError) -> Fatal {
+        let cause = error.to_string();
+        if dead_letter {
+            Fatal::DeadLetterUndeliverable { topic: self.dead_letters.to_string(), cause }
+        } else {
+            Fatal::VerdictUndeliverable { topic: self.verdicts.to_string(), cause }
+        }
+    }
 }
 
-impl Failed {
-    fn fatal(&self, error: &KafkaError) -> Fatal {
-        let (topic, cause) = (self.topic.to_string(), error.to_string());
-        if self.dead_letter {
-            Fatal::DeadLetterUndeliverable { topic, cause }
-        } else {
-            Fatal::VerdictUndeliverable { topic, cause }
-        }
+impl ClientContext for Reporter {}
+
+impl ProducerContext for Reporter {
+    type DeliveryOpaque = Box<Owed>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, owed: Box<Owed>) {
+        let report = match result {
+            Ok(_) => Ok(owed.receipt),
+            Err((error, _)) => Err(self.topics.undeliverable(owed.dead_letter, error)),
+        };
+        // Nobody listens once the road has been given up.
+        let _ = self.to.send(report);
     }
 }
 

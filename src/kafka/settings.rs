@@ -50,12 +50,14 @@ impl KafkaSettings {
     /// The producer's configuration.
     pub fn producer(&self) -> ClientConfig {
         // murmur2 is the Java clients' partitioner: a verdict lands in the partition number of its post when both
-        // topics have as many partitions and the post was produced by them. Size limits belong to the topic.
+        // topics have as many partitions and the post was produced by them. Size limits belong to the topic. Verdicts
+        // are much alike: zstd's first level makes them smaller than its third, in half the time.
         let mut config = self.with_defaults(&[
             ("partitioner", "murmur2_random"),
             ("linger.ms", "5"),
             ("message.max.bytes", "104857600"),
             ("compression.codec", "zstd"),
+            ("compression.level", "1"),
         ]);
         config
             .set("enable.idempotence", "true")

@@ -27,6 +27,7 @@ mod shared;
 mod template;
 mod tokenizer;
 mod wire;
+mod words;
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 

@@ -12,6 +12,7 @@ use tokenizers::Tokenizer;
 use super::{
     error::{ModelError, TokenizeError},
     template::ChatFormat,
+    words::Words,
 };
 
 /// The tokenizer of one model folder.
@@ -19,6 +20,8 @@ use super::{
 pub(super) struct SegmentTokenizer {
     template: Tokenizer,
     post: Tokenizer,
+    /// Where the ids of a post are those of its words.
+    words: Option<Words>,
     anchor: Option<Anchor>,
     control: BTreeSet<u32>,
     control_texts: Vec<String>,
@@ -52,7 +55,7 @@ impl SegmentTokenizer {
         let in_use = |text: &String| chat.template.contains(text) || chat.named_tokens.contains(text);
         let control_texts = control_tokens.into_iter().map(|(_, text)| text).filter(in_use).collect();
         let anchor = Anchor::find(&post)?;
-        Ok(Self { template, post, anchor, control, control_texts })
+        Ok(Self { template, post, words: Words::of(&document), anchor, control, control_texts })
     }
 
     /// The ids of the text that a prompt begins with.
@@ -69,6 +72,13 @@ impl SegmentTokenizer {
 
     /// The ids of a post's text, none of which is a control token.
     pub(super) fn post_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+        match &self.words {
+            Some(words) => words.ids(text, |word| self.free_of_control(word)),
+            None => self.free_of_control(text),
+        }
+    }
+
+    fn free_of_control(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let ids = self.segment(&self.post, text).map_err(TokenizeError::Tokenizer)?;
         match ids.iter().find(|id| self.control.contains(id)) {
             Some(&id) => Err(TokenizeError::ControlToken { id }),

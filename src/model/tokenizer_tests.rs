@@ -1,5 +1,7 @@
 //! Two tiny vocabularies, one of each family, made here so that every id can be reasoned about.
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -191,4 +193,53 @@ proptest! {
             prop_assert!(ids.iter().all(|id| !tokenizer.control.contains(id)));
         }
     }
+}
+
+/// The byte-level vocabulary under another way of cutting texts up.
+fn byte_level_cut_by(pre_tokenizer: Value) -> SegmentTokenizer {
+    let mut document: Value = serde_json::from_str(&byte_level()).unwrap();
+    document["pre_tokenizer"] = pre_tokenizer;
+    SegmentTokenizer::parse(&document.to_string(), &chatml()).unwrap()
+}
+
+fn digits_then_bytes() -> SegmentTokenizer {
+    byte_level_cut_by(json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Digits", "individual_digits": true},
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}]}))
+}
+
+fn llama3() -> SegmentTokenizer {
+    let pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    byte_level_cut_by(json!({"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]}))
+}
+
+static CUT_AT_BLANKS: LazyLock<Vec<SegmentTokenizer>> =
+    LazyLock::new(|| both().into_iter().chain([digits_then_bytes(), llama3()]).collect());
+
+proptest! {
+    #[test]
+    fn a_text_by_words_has_the_ids_of_the_whole_text(
+        text in r"[a-eyesno'sS ▁.,!?5²\[\]<>/\n\r\t\u{a0}\u{2003}éß漢字ёㅤ🙂\u{301}]{0,60}|(yes|no|'s| |  |\n|5|\.|▁|INST|\[){0,40}|.{0,40}"
+    ) {
+        for tokenizer in CUT_AT_BLANKS.iter() {
+            prop_assert!(tokenizer.words.is_some());
+            let whole = tokenizer.free_of_control(&text);
+            // The second time from memory.
+            for _ in 0..2 {
+                prop_assert_eq!(format!("{:?}", tokenizer.post_segment(&text)), format!("{:?}", whole));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tokenizer_that_may_not_be_cut_at_blanks_gets_whole_texts() {
+    let by_blanks = byte_level_cut_by(json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}));
+    assert!(by_blanks.words.is_none());
+    let mut document: Value = serde_json::from_str(&sentence_piece()).unwrap();
+    let next = document["model"]["vocab"].as_object().unwrap().len();
+    document["model"]["vocab"]["s▁n"] = next.into();
+    assert!(SegmentTokenizer::parse(&document.to_string(), &llama2()).unwrap().words.is_none());
 }

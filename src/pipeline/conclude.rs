@@ -4,8 +4,6 @@
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
@@ -21,6 +19,8 @@ use crate::verdict::{Source, VerdictV1};
 
 /// Finished posts taken at once.
 const CHUNK: usize = 64;
+/// Room for a verdict; a larger one takes more.
+const VERDICT_BYTES: usize = 2048;
 
 /// What conclude is built from.
 pub struct Parts {
@@ -37,18 +37,20 @@ pub struct Parts {
 }
 
 /// Runs until `finished` closes and everything published has been acknowledged.
-pub async fn run(parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Result<(), Fatal> {
+pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Result<(), Fatal> {
     let mut sequencer = Sequencer::default();
-    let mut deliveries = FuturesUnordered::new();
     let mut rejections_in_a_row = 0;
-    let (mut taken, mut ready) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
+    let (mut taken, mut ready, mut reports) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK), Vec::new());
+    // Published and not yet acknowledged.
+    let mut owed = 0;
     let mut open = true;
-    while open || !deliveries.is_empty() {
+    while open || owed > 0 {
         tokio::select! {
-            Some(delivered) = deliveries.next(), if !deliveries.is_empty() => {
-                let receipt: Receipt = delivered?;
-                // Nobody listens once the source has given up waiting; the offset is then judged again.
-                let _ = parts.settled.send(receipt);
+            n = parts.outlet.reports(&mut reports), if owed > 0 => {
+                owed -= n;
+                for report in reports.drain(..) {
+                    parts.settle(report?);
+                }
             }
             n = finished.recv_many(&mut taken, CHUNK), if open => {
                 open = n > 0;
@@ -56,9 +58,11 @@ pub async fn run(parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Result
                     sequencer.push(item.receipt().place(), item, &mut ready);
                 }
                 for item in ready.drain(..) {
-                    let (outgoing, envelope) = parts.conclude(item)?;
-                    let delivered = parts.outlet.publish(&envelope.original, &outgoing).await?;
-                    deliveries.push(async move { delivered.await.map(|()| envelope.receipt) });
+                    let (outgoing, Envelope { receipt, original, .. }) = parts.conclude(item)?;
+                    match parts.outlet.publish(&original, &outgoing, receipt).await? {
+                        Some(durable) => parts.settle(durable),
+                        None => owed += 1,
+                    }
                     parts.guard(&outgoing, &mut rejections_in_a_row)?;
                 }
             }
@@ -68,6 +72,11 @@ pub async fn run(parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Result
 }
 
 impl Parts {
+    fn settle(&self, receipt: Receipt) {
+        // Nobody listens once the source has given up waiting; the offset is then judged again.
+        let _ = self.settled.send(receipt);
+    }
+
     /// What a finished post becomes, counted and logged.
     fn conclude(&self, item: Finished) -> Result<(Outgoing, Envelope<()>), Fatal> {
         Ok(match item {
@@ -81,7 +90,9 @@ impl Parts {
                     Source::Twin => add(&self.tally.twins, 1),
                 }
                 add(&self.tally.verdicts, 1);
-                (Outgoing::Verdict { value: encode(&verdict)?, verdict_id: verdict.id }, judged.take().1)
+                let value = encode(&verdict)?;
+                let verdict_id = verdict.id.into_owned();
+                (Outgoing::Verdict { value, verdict_id }, judged.take().1)
             }
             Finished::Rejected(envelope) => {
                 let (rejected, envelope) = envelope.take();
@@ -115,5 +126,8 @@ impl Parts {
 }
 
 fn encode(verdict: &VerdictV1) -> Result<Vec<u8>, Fatal> {
-    serde_json::to_vec(verdict).map_err(|error| Fatal::Internal { part: "conclude", cause: error.to_string() })
+    let mut value = Vec::with_capacity(VERDICT_BYTES);
+    let written = serde_json::to_writer(&mut value, verdict);
+    written.map_err(|error| Fatal::Internal { part: "conclude", cause: error.to_string() })?;
+    Ok(value)
 }

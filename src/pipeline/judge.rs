@@ -1,5 +1,6 @@
 //! Scores to verdict: label and action by the policy, and the provenance that explains them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -62,29 +63,29 @@ impl Judge {
 
     /// The verdict on one post. The answer has a score for each of the policy's labels: the model and the cache see to
     /// that.
-    pub fn verdict(&self, judged: &Envelope<Judged>) -> VerdictV1 {
+    pub fn verdict<'a>(&'a self, judged: &'a Envelope<Judged>) -> VerdictV1<'a> {
         let Judged { row, answer, source } = &judged.body;
         let original = &*judged.original;
         VerdictV1 {
-            specversion: "1.0".to_owned(),
-            id: verdict_id(original, &row.key),
-            source: self.source.clone(),
-            kind: "dev.moderato.verdict.v1".to_owned(),
-            subject: row.post.id.0.to_string(),
-            time: Timestamp::now().to_string(),
-            datacontenttype: "application/json".to_owned(),
-            dataschema: "urn:moderato:schema:verdict.v1".to_owned(),
+            specversion: "1.0".into(),
+            id: verdict_id(original, &row.key).into(),
+            source: self.source.as_str().into(),
+            kind: "dev.moderato.verdict.v1".into(),
+            subject: (&*row.post.id.0).into(),
+            time: Timestamp::now().to_string().into(),
+            datacontenttype: "application/json".into(),
+            dataschema: "urn:moderato:schema:verdict.v1".into(),
             data: VerdictData {
                 verdict: self.judgement(&answer.scores, answer.outside_labels),
-                policy: self.policy_ref.clone(),
+                policy: Cow::Borrowed(&self.policy_ref),
                 model: ModelRef {
-                    name: self.model.name.clone(),
-                    digest: self.model.digest.clone(),
-                    tokenizer_digest: self.model.tokenizer_digest.clone(),
-                    prompt_digest: self.model.prompt_digest.clone(),
-                    decoding: "softmax over the logits of the label tokens at the last position".to_owned(),
-                    execution: (*answer.execution).clone(),
-                    computed_at: answer.computed_at.clone(),
+                    name: self.model.name.as_str().into(),
+                    digest: self.model.digest.as_str().into(),
+                    tokenizer_digest: self.model.tokenizer_digest.as_str().into(),
+                    prompt_digest: self.model.prompt_digest.as_str().into(),
+                    decoding: "softmax over the logits of the label tokens at the last position".into(),
+                    execution: Cow::Borrowed(&*answer.execution),
+                    computed_at: answer.computed_at.as_str().into(),
                 },
                 input: self.input(judged),
                 answered_by: *source,
@@ -94,38 +95,38 @@ impl Judge {
                     classify: millis(row.classify.unwrap_or(Duration::ZERO)),
                     total: millis(judged.received.elapsed()),
                 },
-                idempotency_key: row.key.to_string(),
-                worker_version: env!("CARGO_PKG_VERSION").to_owned(),
+                idempotency_key: row.key.to_string().into(),
+                worker_version: env!("CARGO_PKG_VERSION").into(),
             },
         }
     }
 
     /// The label is the highest score; the action is the strictest that any label's own thresholds call for, so that
     /// a post that is 45 % misinformation is looked at even where another label leads.
-    fn judgement(&self, scores: &[f64], outside_labels: f64) -> Judgement {
+    fn judgement(&self, scores: &[f64], outside_labels: f64) -> Judgement<'_> {
         let labels = &self.policy.labels;
         let best = (0..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
         let decider = (0..scores.len()).max_by_key(|&i| (self.policy.action(i, scores[i]), i == best));
         let action = decider.map_or(Action::Allow, |i| self.policy.action(i, scores[i]));
         let decider = decider.filter(|_| action != Action::Allow).unwrap_or(best);
         Judgement {
-            label: labels[best].id.to_string(),
+            label: (&*labels[best].id).into(),
             score: scores[best],
-            scores: labels.iter().map(|label| label.id.to_string()).zip(scores.iter().copied()).collect(),
+            scores: labels.iter().map(|label| Cow::Borrowed(&*label.id)).zip(scores.iter().copied()).collect(),
             outside_labels,
             action,
-            action_label: labels[decider].id.to_string(),
+            action_label: (&*labels[decider].id).into(),
             thresholds: labels[decider].thresholds,
         }
     }
 
-    fn input(&self, judged: &Envelope<Judged>) -> InputRef {
+    fn input<'a>(&self, judged: &'a Envelope<Judged>) -> InputRef<'a> {
         let row = &judged.body.row;
         InputRef {
-            post_id: row.post.id.0.to_string(),
+            post_id: (&*row.post.id.0).into(),
             version: row.post.version,
-            lang: row.post.lang.clone(),
-            text_sha256: text_sha256(&row.post.text),
+            lang: row.post.lang.as_deref().map(Cow::Borrowed),
+            text_sha256: text_sha256(&row.post.text).into(),
             truncated: row.tokens.truncated,
             tokens_seen: row.tokens.tokens_seen,
             tokens_total: row.tokens.tokens_total,
@@ -136,9 +137,9 @@ impl Judge {
     }
 }
 
-fn source_ref(original: &Original) -> SourceRef {
+fn source_ref(original: &Original) -> SourceRef<'_> {
     SourceRef {
-        topic: original.topic.to_string(),
+        topic: (&*original.topic).into(),
         partition: original.partition,
         offset: original.offset.0,
         timestamp_ms: original.timestamp_ms,

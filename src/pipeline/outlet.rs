@@ -1,15 +1,12 @@
 //! Where finished posts go: the verdict and dead-letter topics, or lines on standard output.
 
-use std::future::Future;
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
 
-use futures_util::future::Either;
 use serde::Serialize;
 
 use crate::error::Fatal;
-use crate::kafka::publisher::{Outgoing, Publisher};
-use crate::receipt::Original;
+use crate::kafka::publisher::{Outgoing, Publisher, Report};
+use crate::receipt::{Original, Receipt};
 
 /// The end of the road.
 pub enum Outlet {
@@ -20,25 +17,34 @@ pub enum Outlet {
 }
 
 impl Outlet {
-    /// Hands the record over, in the order of calls; the returned future ends when it is durable.
+    /// Hands the record over, in the order of calls. The receipt comes back at once if the record is durable by now,
+    /// and otherwise by [`Outlet::reports`].
     pub async fn publish(
-        &self,
+        &mut self,
         original: &Original,
         outgoing: &Outgoing,
-    ) -> Result<impl Future<Output = Result<(), Fatal>> + Send + use<>, Fatal> {
+        receipt: Receipt,
+    ) -> Result<Option<Receipt>, Fatal> {
         match self {
-            Outlet::Kafka(publisher) => Ok(Either::Left(publisher.publish(original, outgoing).await?)),
-            Outlet::Lines(lines) => {
-                let written = lines.write(original, outgoing);
-                written.map_err(|error| Fatal::Output { cause: error.to_string() })?;
-                Ok(Either::Right(std::future::ready(Ok(()))))
-            }
+            Outlet::Kafka(publisher) => publisher.publish(original, outgoing, receipt).await.map(|()| None),
+            Outlet::Lines(lines) => match lines.write(original, outgoing) {
+                Ok(()) => Ok(Some(receipt)),
+                Err(error) => Err(Fatal::Output { cause: error.to_string() }),
+            },
+        }
+    }
+
+    /// Waits until records that were handed over have ended, and adds how: how many.
+    pub async fn reports(&mut self, reports: &mut Vec<Report>) -> usize {
+        match self {
+            Outlet::Kafka(publisher) => publisher.reports(reports).await,
+            Outlet::Lines(_) => std::future::pending().await,
         }
     }
 }
 
 /// Lines of JSON: verdicts as they would be published, and what cannot be judged as an `error`.
-pub struct Lines(Mutex<Box<dyn Write + Send>>);
+pub struct Lines(Box<dyn Write + Send>);
 
 #[derive(Serialize)]
 struct ErrorLine<'a> {
@@ -56,11 +62,11 @@ struct ErrorBody<'a> {
 impl Lines {
     /// Lines to any writer; each is flushed, so that a pipe sees it at once.
     pub fn to(writer: impl Write + Send + 'static) -> Self {
-        Self(Mutex::new(Box::new(writer)))
+        Self(Box::new(writer))
     }
 
-    fn write(&self, original: &Original, outgoing: &Outgoing) -> io::Result<()> {
-        let mut out = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn write(&mut self, original: &Original, outgoing: &Outgoing) -> io::Result<()> {
+        let out = &mut self.0;
         match outgoing {
             Outgoing::Verdict { value, .. } => out.write_all(value)?,
             Outgoing::Tombstone => out.write_all(b"null")?,

@@ -89,7 +89,7 @@ async fn chunk(
     let answers = parts.cache.get_many(&keys, parts.labels).await;
     for (leader, answer) in leaders.into_iter().zip(answers) {
         match answer {
-            Some(answer) => share(&parts.twins, leader, Ok(Arc::new(answer)), Source::Cache, &finished).await?,
+            Some(answer) => share(&parts.twins, leader, Ok(answer), Source::Cache, &finished).await?,
             None => misses.send(leader).await.map_err(|error| broken(&error))?,
         }
     }
