@@ -18,6 +18,7 @@ pub mod prepare;
 pub mod sequencer;
 pub mod tally;
 pub mod twins;
+pub mod waitlist;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::mix::Random;
 use crate::config::BatchLimits;
 use crate::model::{Instance, ModelError};
-use crate::pipeline::batcher;
+use crate::pipeline::waitlist::Waitlist;
 
 /// How rows come, and how runs are made of them.
 #[derive(Clone, Copy)]
@@ -52,7 +52,8 @@ impl Figures {
 /// short and long rows count as often as they come.
 pub(super) fn measure(instances: &mut [Instance], rows: &[Vec<u32>], load: Load) -> Result<Figures, ModelError> {
     let (started, cpu, steal) = (Instant::now(), cpu_seconds(), steal_seconds());
-    let queue = Mutex::new(Queue { rows, load, started, waiting: Vec::new(), next: 0, due: 0.0, random: Random(11) });
+    let queue =
+        Mutex::new(Queue { rows, load, started, waiting: Waitlist::default(), next: 0, due: 0.0, random: Random(11) });
     let parts: Vec<Result<Figures, ModelError>> = thread::scope(|scope| {
         let handles: Vec<_> = instances.iter_mut().map(|instance| scope.spawn(|| serve(instance, &queue))).collect();
         let panicked = |_| Err(ModelError::run("a measuring thread panicked"));
@@ -102,7 +103,7 @@ struct Queue<'a> {
     rows: &'a [Vec<u32>],
     load: Load,
     started: Instant,
-    waiting: Vec<Arrived<'a>>,
+    waiting: Waitlist<Arrived<'a>>,
     next: usize,
     /// When the next row arrives, in seconds from the start.
     due: f64,
@@ -146,18 +147,15 @@ impl<'a> Queue<'a> {
         if self.waiting.is_empty() {
             return Next::Wait(Duration::from_secs_f64((self.due - now).clamp(0.0, 0.1)));
         }
-        let chosen = match self.load.arrival_order {
-            Some(count) => (0..count.min(self.waiting.len())).collect(),
-            None => {
-                let lengths: Vec<usize> = self.waiting.iter().map(|row| row.ids.len()).collect();
-                batcher::choose(&lengths, self.load.limits)
-            }
-        };
-        Next::Run(batcher::take(&mut self.waiting, chosen))
+        Next::Run(match self.load.arrival_order {
+            Some(count) => self.waiting.take_oldest(count),
+            None => self.waiting.close_run(self.load.limits),
+        })
     }
 
     fn arrive(&mut self, arrived: Instant) {
-        self.waiting.push(Arrived { ids: &self.rows[self.next % self.rows.len()], arrived });
+        let ids = &self.rows[self.next % self.rows.len()];
+        self.waiting.push(ids.len(), Arrived { ids, arrived });
         self.next += 1;
     }
 }
