@@ -24,6 +24,8 @@ from workload import ROOT, Workload
 
 HERE = Path(__file__).resolve().parent
 FORMS = ROOT / ".cache/peers"
+# Rows of a warm-up, one batch.
+WARM = 8
 # An engine that leaves the machine less than this is ended after each pass and started anew for the next.
 SPARE_GIB = 5
 
@@ -37,7 +39,7 @@ class Plan:
 
 
 FULL = Plan(rounds=3, posts=364, naive_rows=12, search_rows=32)
-QUICK = Plan(rounds=2, posts=64, naive_rows=3, search_rows=32)
+QUICK = Plan(rounds=2, posts=64, naive_rows=3, search_rows=16)
 
 
 class EngineError(Exception):
@@ -92,10 +94,12 @@ class Engine:
             text=True,
             env=environment,
         )
-        self.version = self._answer()["version"]
-        os.unlink(file.name)
-        if not self.entry.ours or self.entry.file != "worker.py":
-            self.rehearse(self.entry.batches[-1], 2 * self.entry.batches[-1] if not self.entry.naive else 1)
+        try:
+            self.version = self._answer()["version"]
+        finally:
+            os.unlink(file.name)
+        if self.entry.file != "worker.py":  # which starts anew for each pass, and warms up by itself
+            self.rehearse(WARM, 1 if self.entry.naive else WARM)
 
     def _ask(self, request: dict) -> dict:
         try:
@@ -179,7 +183,7 @@ def make_work(models: Path, count: int) -> tuple[Workload, list[str], str]:
             workload.write_posts(posts, texts)
             program.bench(program.write_config(Path(folder), model), posts, "--dump-rows", dump)
             return workload.read_dump(dump), texts, "moderato bench --dump-rows"
-    except program.Missing as missing:
+    except program.LeftOut as missing:
         say(f"token ids are made here: {missing}")
         return prompt.workload(texts), texts, "workload.py"
 
@@ -189,9 +193,9 @@ def say(text: str) -> None:
 
 
 def choose_batch(engine: Engine, rows: int) -> int:
-    """The batch size with the most posts a CPU-second in one pass each."""
+    """The batch size with the most posts a CPU-second in one pass each; those above `rows` are not tried."""
     rates = {}
-    for batch in engine.entry.batches:
+    for batch in (size for size in engine.entry.batches if size <= rows):
         rates[batch] = rows / engine.rehearse(batch, rows)["cpu"]
         say(f"  batch {batch}: {rates[batch]:.2f} posts per CPU-second")
     return max(rates, key=rates.get)

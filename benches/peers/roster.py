@@ -25,18 +25,15 @@ BASELINE = "ONNX Runtime, naive"
 
 
 def roster(models: Path) -> list[Entry]:
-    entries = [
-        Entry(
-            f"moderato, {folder.name.rpartition('-')[2]}",
-            "worker.py",
-            "its own batches",
-            ours=True,
-            model=folder.name,
-        )
-        for folder in sorted(models.glob("smollm2-135m-*"))
-    ]
+    entries = []
+    for folder in sorted(path.name for path in models.glob("smollm2-135m-*")):
+        precision = folder.rpartition("-")[2]
+        graph = f"moderato's graph in Python, {precision}"
+        entries += [
+            Entry(f"moderato {precision}", "worker.py", "its own batches", ours=True, model=folder),
+            Entry(graph, "cascade.py", "prompt shared", {}, (1, 4, *BATCHES[1:]), ours=True, model=folder),
+        ]
     entries += [
-        Entry("moderato's graph in Python", "cascade.py", "fp32, prompt shared", batches=(1, 4, *BATCHES[1:]), ours=True),
         Entry(BASELINE, "naive.py", "fp32, whole prompt each time", naive=True),
     ]
     for dtype, short in (("float32", "fp32"), ("bfloat16", "bf16")):

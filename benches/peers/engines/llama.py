@@ -8,8 +8,8 @@ import llama_cpp as llama
 import numpy as np
 from serve import Task, serve
 
-MOST_ROWS = 64
-MOST_TOKENS = 8192
+MOST_ROWS = 32
+ROW_TOKENS = 64
 
 
 class Llama:
@@ -28,7 +28,7 @@ class Llama:
         if not model:
             raise RuntimeError(f"{path.name} was not loaded")
         self._vocabulary = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
-        self._context = llama.llama_init_from_model(model, context_settings())
+        self._context = llama.llama_init_from_model(model, context_settings(len(task.prompt)))
         self._memory = llama.llama_get_memory(self._context)
         self._decode([(token, place, 0, False) for place, token in enumerate(task.prompt)])
 
@@ -61,10 +61,14 @@ class Llama:
         return np.ctypeslib.as_array(pointer, (self._vocabulary,))
 
 
-def context_settings():
+def context_settings(prompt: int):
+    """Room for the prompt and the rows of one batch, no more: attention passes over all of it.
+
+    Flash attention is left to the library, which turns it on: without it one post alone is faster, and eight
+    together are slower than with it.
+    """
     settings = llama.llama_context_default_params()
-    settings.n_ctx = MOST_TOKENS
-    settings.n_batch = MOST_TOKENS
+    settings.n_ctx = settings.n_batch = prompt + MOST_ROWS * ROW_TOKENS
     settings.n_seq_max = MOST_ROWS + 1
     settings.n_threads = settings.n_threads_batch = 1
     settings.kv_unified = True

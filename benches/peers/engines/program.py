@@ -6,20 +6,17 @@ import subprocess
 from pathlib import Path
 
 import onnxruntime
+from serve import LeftOut
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = Path(os.environ.get("MODERATO_BENCH_PROGRAM", ROOT / "target/release/moderato"))
 
 
-class Missing(Exception):
-    """The program cannot do the comparison's work; says why."""
-
-
 def version() -> str:
     if not PROGRAM.is_file():
-        raise Missing(f"{PROGRAM.name} is not built; `make build` makes it")
+        raise LeftOut(f"{PROGRAM.name} is not built; `make build` makes it")
     if subprocess.run([PROGRAM, "bench", "--help"], capture_output=True).returncode != 0:
-        raise Missing("the program has no verb `bench`")
+        raise LeftOut("the program has no verb `bench`")
     told = subprocess.run([PROGRAM, "--version"], check=True, capture_output=True, text=True).stdout
     return f"{told.strip()}, ONNX Runtime {onnxruntime.__version__}"
 
@@ -49,5 +46,5 @@ def bench(config: Path, posts: Path, *arguments) -> str:
         [PROGRAM, "bench", "-c", config, "--posts", posts, *settings, *arguments], capture_output=True, text=True
     )
     if done.returncode != 0:
-        raise Missing(f"moderato bench ended with {done.returncode}: {done.stderr.strip()[-200:]}")
+        raise LeftOut(f"moderato bench ended with {done.returncode}: {done.stderr.strip()[-200:]}")
     return done.stdout

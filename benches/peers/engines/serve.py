@@ -19,6 +19,10 @@ from pathlib import Path
 WORKED = 0.02
 
 
+class LeftOut(Exception):
+    """Raised by an engine that cannot take part; its words go into the table as they are."""
+
+
 @dataclass(frozen=True)
 class Task:
     """What every engine is given alike."""
@@ -47,6 +51,8 @@ def serve(engine_class) -> None:
                 reply(engine.measure(request))
             else:
                 reply(measure(engine, request["rows"], request["batch"]))
+    except LeftOut as reason:
+        reply({"error": str(reason)})
     except Exception as error:  # whatever stops a peer is told in the table, not here
         traceback.print_exc()
         reply({"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]})
