@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 WIDTH = 820
-LABELS = 250  # room for the names, on the left
+LABELS = 290  # room for the names, on the left
 NUMBERS = 60  # and for the figures, on the right
 ROW = 28
 TOP = 48
@@ -38,7 +38,8 @@ def svg(bars: list[Bar], title: str) -> str:
     rows = "\n".join(_row(bar, TOP + ROW * index, bar.value * scale) for index, bar in enumerate(bars))
     told = "; ".join(f"{bar.name} {bar.value:.1f}" for bar in bars)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'width="{WIDTH}" height="{height}" role="img">\n'
         f"<title>{escape(title)}</title>\n<desc>{escape(told)}</desc>\n<style>{STYLE}</style>\n"
         f'<text class="title" x="8" y="26">{escape(title)}</text>\n{rows}\n</svg>\n'
     )
@@ -49,6 +50,7 @@ def _row(bar: Bar, top: int, length: float) -> str:
     middle = top + ROW / 2 + 5
     return (
         f'<text class="{kind}" x="{LABELS - 10}" y="{middle:g}" text-anchor="end">{escape(bar.name)}</text>\n'
-        f'<rect class="{kind}-bar" x="{LABELS}" y="{top + 4}" width="{max(length, 1):.1f}" height="{ROW - 8}" rx="2"/>\n'
+        f'<rect class="{kind}-bar" x="{LABELS}" y="{top + 4}" '
+        f'width="{max(length, 1):.1f}" height="{ROW - 8}" rx="2"/>\n'
         f'<text class="{kind}" x="{LABELS + length + 8:.1f}" y="{middle:g}">{bar.value:.1f}×</text>'
     )

@@ -7,6 +7,7 @@ judges every post once and none sees a row twice: a prefix cache that also keeps
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -26,6 +27,8 @@ HERE = Path(__file__).resolve().parent
 FORMS = ROOT / ".cache/peers"
 # Rows of a warm-up, one batch.
 WARM = 8
+# Rows that a batch size is tried on: at least so many, and one batch.
+TRIED = 16
 # An engine that leaves the machine less than this is ended after each pass and started anew for the next.
 SPARE_GIB = 5
 
@@ -35,11 +38,11 @@ class Plan:
     rounds: int
     posts: int
     naive_rows: int  # a round
-    search_rows: int
+    largest_batch: int
 
 
-FULL = Plan(rounds=3, posts=364, naive_rows=12, search_rows=32)
-QUICK = Plan(rounds=2, posts=64, naive_rows=3, search_rows=16)
+FULL = Plan(rounds=3, posts=364, naive_rows=10, largest_batch=32)
+QUICK = Plan(rounds=2, posts=64, naive_rows=3, largest_batch=16)
 
 
 class EngineError(Exception):
@@ -56,21 +59,22 @@ class Engine:
 
     def run(self, indices: list[int], batch: int) -> dict:
         """One pass over these posts."""
-        self._start()
+        self.start()
         measure = self._ask(self._request([self._work.rows[index] for index in indices], indices, batch))
-        self._leave_room()
+        self.leave_room()
         return measure
 
     def rehearse(self, batch: int, count: int) -> dict:
         """One pass over rows of the same length that are none of the posts."""
-        self._start()
+        self.start()
         mixer = random.Random(f"{self.entry.name} {batch} {count}")
         rows = [mixer.sample(row[:-1], len(row) - 1) + row[-1:] for row in self._work.rows[:count]]
         return self._ask(self._request(rows, list(range(count)), batch))
 
     def stop(self) -> None:
         if self._process:
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it ended before it read the last request
+                self._process.stdin.close()
             self._process.wait()
             self._process = None
 
@@ -78,7 +82,7 @@ class Engine:
         posts = [{"id": f"bench-{index}", "text": self._texts[index]} for index in indices]
         return {"rows": rows, "posts": posts, "batch": batch}
 
-    def _start(self) -> None:
+    def start(self) -> None:
         if self._process:
             return
         with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
@@ -123,7 +127,7 @@ class Engine:
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return f"ended with {status}: {lines[-1][:200] if lines else 'it said nothing'}"
 
-    def _leave_room(self) -> None:
+    def leave_room(self) -> None:
         if memory_gib("MemAvailable") < SPARE_GIB:
             self.stop()
 
@@ -192,11 +196,12 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def choose_batch(engine: Engine, rows: int) -> int:
-    """The batch size with the most posts a CPU-second in one pass each; those above `rows` are not tried."""
+def choose_batch(engine: Engine, largest: int) -> int:
+    """The batch size with the most posts a CPU-second in one pass each."""
     rates = {}
-    for batch in (size for size in engine.entry.batches if size <= rows):
-        rates[batch] = rows / engine.rehearse(batch, rows)["cpu"]
+    for batch in (size for size in engine.entry.batches if size <= largest):
+        count = max(batch, TRIED)
+        rates[batch] = count / engine.rehearse(batch, count)["cpu"]
         say(f"  batch {batch}: {rates[batch]:.2f} posts per CPU-second")
     return max(rates, key=rates.get)
 
@@ -216,11 +221,11 @@ def play(rows: list[Row], engines: list[Engine], plan: Plan, count: int) -> None
                 say(f"  left out: {error}")
 
     def search(row: Row, engine: Engine) -> None:
-        engine._start()
+        engine.start()
         row.version = engine.version
         if len(row.entry.batches) > 1:
-            row.batch = choose_batch(engine, plan.search_rows)
-        engine._leave_room()
+            row.batch = choose_batch(engine, plan.largest_batch)
+        engine.leave_room()
 
     each(0, search, "first look")
     for number in range(plan.rounds):

@@ -77,7 +77,7 @@ def build(folder: Path, name: str, by_version: dict[str, set[str]]) -> None:
         source.write_text("".join(f"long {symbol}(void) {{ return 100; }}\n" for symbol in sorted(functions)))
         versioned = {version: symbols for version, symbols in by_version.items() if version}
         script.write_text(
-            "".join(f"{version} {{ global: {'; '.join(sorted(symbols))}; }};\n" for version, symbols in versioned.items())
+            "".join(f"{name} {{ global: {'; '.join(sorted(symbols))}; }};\n" for name, symbols in versioned.items())
         )
         link = [f"-Wl,--version-script={script}"] if versioned else []
         subprocess.run(

@@ -43,7 +43,8 @@ def roster(models: Path) -> list[Entry]:
             Entry(f"{name}, shared", "hf.py", "prompt cache by hand", settings | {"shared": True}, BATCHES),
         ]
     for weights in ("Q8_0", "Q4_1", "BF16"):
-        entries.append(Entry(f"llama.cpp {weights}", "llama.py", "prompt shared by seq_cp", {"weights": weights}, BATCHES))
+        settings = {"weights": weights}
+        entries.append(Entry(f"llama.cpp {weights}", "llama.py", "prompt shared by seq_cp", settings, BATCHES))
     for precision in ("fp32", "int8"):
         settings = {"precision": precision}
         entries.append(Entry(f"onnxruntime-genai {precision}", "genai.py", "rewind_to the prompt's end", settings))
