@@ -141,7 +141,7 @@ class Row:
     skipped: str = ""
     batch: int = 1
     passes: list[dict] = field(default_factory=list)
-    choices: dict[int, int] = field(default_factory=dict)  # post -> index of the label it was given
+    logits: dict[int, list[float]] = field(default_factory=dict)  # post -> one for each label
 
 
 def memory_gib(key: str) -> float:
@@ -153,10 +153,6 @@ def cpu_ticks() -> tuple[int, int]:
     """Ticks of the whole machine so far: all, and those that the hypervisor took."""
     fields = [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return sum(fields), fields[7]
-
-
-def best_label(logits: list[float]) -> int:
-    return max(range(len(logits)), key=logits.__getitem__)
 
 
 def reference(work: Workload, texts: list[str], models: Path) -> list[list[float]]:
@@ -234,7 +230,7 @@ def play(rows: list[Row], engines: list[Engine], plan: Plan, count: int) -> None
         def turn(row: Row, engine: Engine) -> None:
             mine = indices[: plan.naive_rows] if row.entry.naive else indices
             measure = engine.run(mine, row.batch)
-            row.choices |= {index: best_label(logits) for index, logits in zip(mine, measure.pop("logits"))}
+            row.logits |= dict(zip(mine, measure.pop("logits"), strict=True))
             row.passes.append(measure | {"posts": len(mine)})
             say(f"  {len(mine) / measure['cpu']:.2f} posts per CPU-second")
 

@@ -1,9 +1,11 @@
 """What the passes came to: RESULTS.md and chart.svg."""
 
 import datetime
+import math
 import os
 import platform
 import statistics
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +43,7 @@ class Line:
     p50: float  # seconds
     agreement: str
     clear_agreement: str
+    change: float
 
 
 def write(folder: Path, rows: list, facts: Facts) -> None:
@@ -78,7 +81,7 @@ def line(row, base: float, facts: Facts) -> Line:
     threads = max(one["threads"] for one in row.passes)
     if threads > 1:
         settings += f"; **used {threads} threads**"
-    margins = {post: margin(facts.answers[post]) for post in row.choices}
+    clear = [post for post in row.logits if margin(facts.answers[post]) > CLEAR]
     return Line(
         name=entry.name,
         ours=entry.ours,
@@ -88,8 +91,9 @@ def line(row, base: float, facts: Facts) -> Line:
         spread=(min(rates(row)), max(rates(row))),
         ratio=median_rate(row) / base,
         p50=statistics.median(one["p50"] for one in row.passes),
-        agreement=agreement(row, facts, list(row.choices)),
-        clear_agreement=agreement(row, facts, [post for post, gap in margins.items() if gap > CLEAR]),
+        agreement=agreement(row, facts, list(row.logits)),
+        clear_agreement=agreement(row, facts, clear),
+        change=statistics.mean(abs(score_change(logits, facts.answers[post])) for post, logits in row.logits.items()),
     )
 
 
@@ -98,29 +102,44 @@ def margin(logits: list[float]) -> float:
     return first - second
 
 
+def best_label(logits: list[float]) -> int:
+    return max(range(len(logits)), key=logits.__getitem__)
+
+
+def score_change(logits: list[float], reference: list[float]) -> float:
+    """How far the score, softmax over the labels, of the reference's label moved."""
+    label = best_label(reference)
+    return softmax(logits)[label] - softmax(reference)[label]
+
+
+def softmax(logits: list[float]) -> list[float]:
+    exponentials = [math.exp(value - max(logits)) for value in logits]
+    return [value / sum(exponentials) for value in exponentials]
+
+
 def agreement(row, facts: Facts, posts: list[int]) -> str:
     """The part of these posts that got the label fp32 gives, and how many they are."""
     if not posts:
         return "-"
-    same = sum(facts.answers[post][row.choices[post]] == max(facts.answers[post]) for post in posts)
+    same = sum(best_label(row.logits[post]) == best_label(facts.answers[post]) for post in posts)
     return f"{same / len(posts):.3f} ({len(posts)})"
 
 
 def markdown(lines: list[Line], skipped: list[tuple[str, str]], facts: Facts) -> str:
     table = [
         "| engine | version | settings | posts per CPU-second (least-most) | ratio | p50, ms "
-        "| agrees with fp32 | where fp32 is clear |",
-        "|---|---|---|---|---|---|---|---|",
+        "| agrees with fp32 | where fp32 is clear | score moved |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in lines:
         low, high = one.spread
         table.append(
             f"| {'**' + one.name + '**' if one.ours else one.name} | {one.version} | {one.settings} "
             f"| {one.rate:.2f} ({low:.2f}-{high:.2f}) | {one.ratio:.1f} | {one.p50 * 1000:.0f} "
-            f"| {one.agreement} | {one.clear_agreement} |"
+            f"| {one.agreement} | {one.clear_agreement} | {one.change:.4f} |"
         )
     for name, reason in skipped:
-        table.append(f"| {name} | | left out: {reason.replace('|', '/')} | | | | | |")
+        table.append(f"| {name} | | left out: {reason.replace('|', '/')} | | | | | | |")
     return "\n".join([*preface(facts), "", *table, "", *notes(facts), ""])
 
 
@@ -150,11 +169,17 @@ def preface(facts: Facts) -> list[str]:
 
 def notes(facts: Facts) -> list[str]:
     clear = sum(margin(logits) > CLEAR for logits in facts.answers)
+    given = Counter(facts.work.label_names[best_label(logits)] for logits in facts.answers)
+    shares = ", ".join(f"{name} {count}" for name, count in given.most_common())
     return [
         "Ratio: to the naive worker, the whole prompt and one post at a time through ONNX Runtime in fp32. p50: the",
         "time that the batch of a post takes, without any queue. Agreement: the part of the posts given the label that",
         "fp32 gives them, with their number in brackets; a naive engine judges fewer. Where fp32 is clear: its first",
-        f"label logit leads the second by more than {CLEAR} ({clear} of {len(facts.answers)} posts).",
+        f"label logit leads the second by more than {CLEAR} ({clear} of {len(facts.answers)} posts). Score moved:",
+        "how far, on average, the score (0 to 1, softmax over the labels) of fp32's label is from fp32's.",
+        "",
+        f"The labels that fp32 gave: {shares}. The model is not tuned for the task; the more one label",
+        "prevails, the less an agreement says, and the more the moved score does.",
     ]
 
 

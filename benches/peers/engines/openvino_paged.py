@@ -1,8 +1,8 @@
 """OpenVINO GenAI: continuous batching over paged attention, with its own prefix cache.
 
-Its interface shows tokens and not logits, so a constant is added behind the head that leaves only the labels'
-tokens standing: the first token that it generates is then its label. 49,152 additions a post cost nothing beside
-the head itself.
+Its interface shows the token it generates and that token's log-probability, so a constant is added behind the head
+that leaves only the labels' tokens standing: the first token is then its label, and the probability is among the
+labels. 49,152 additions a post cost nothing beside the head itself.
 Settings: `weights`, the GGUF type that its model was made from; `precision`, its hint for the arithmetic.
 """
 
@@ -32,6 +32,7 @@ class OpenVino:
         self._config = openvino_genai.GenerationConfig()
         self._config.max_new_tokens = 1
         self._config.ignore_eos = True
+        self._config.logprobs = 1
         hints = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": task.settings["precision"]}
         with tempfile.TemporaryDirectory() as folder:
             only_labels(task.forms / f"openvino-{task.settings['weights']}", Path(folder), task.labels)
@@ -40,7 +41,13 @@ class OpenVino:
     def judge(self, rows):
         ids = [openvino.Tensor(np.array([self._prompt + row], np.int64)) for row in rows]
         results = self._pipeline.generate(ids, [self._config] * len(rows))
-        return [[float(result.m_generation_ids[0][0] == label) for label in self._labels] for result in results]
+        return [self._logits(result.m_generation_ids[0][0], result.m_scores[0]) for result in results]
+
+    def _logits(self, token: int, log_probability: float) -> list[float]:
+        """Exact for the label chosen; what is left is shared out evenly among the others."""
+        chosen = self._labels.index(token)
+        rest = max(1 - np.exp(log_probability), 1e-9) / (len(self._labels) - 1)
+        return [log_probability if index == chosen else np.log(rest) for index in range(len(self._labels))]
 
 
 def only_labels(source: Path, target: Path, labels: list[int]) -> None:

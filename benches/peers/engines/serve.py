@@ -1,7 +1,7 @@
 """How an engine talks with the comparison: one process, one thread, lines of JSON.
 
-An engine is a class with `judge(rows)`: the label logits (or, where an engine cannot show them, one number per label
-that is largest for the chosen one) of a batch of rows, each the ids of one post and the prompt's tail.
+An engine is a class with `judge(rows)`: the label logits of a batch of rows, each the ids of one post and the prompt's
+tail.
 The first line printed tells that it is ready. Then each line read, {"rows": [...], "batch": 8}, is one pass, and each
 line printed its measure. Everything else that an engine prints goes to standard error.
 """
