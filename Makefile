@@ -112,7 +112,7 @@ bench: setup setup-tests tiny kafka
 	cargo bench --locked --bench road
 	@$(MAKE) bench-peers
 
-# The same posts through other engines: minutes of setup the first time, then about 25 of measuring.
+# The same posts through other engines: minutes of setup the first time, then some 25 of measuring.
 bench-peers: build model $(MODEL_INT8)/manifest.json
 	@MODERATO_BENCH_PROGRAM='$(abspath $(TARGET))/release/moderato' benches/peers/run $(ARGS)
 
