@@ -22,12 +22,13 @@ RUNTIME = $(abspath $(shell ls .venv/lib/python3*/site-packages/onnxruntime/capi
 
 export PYTHON
 
-.PHONY: help setup setup-tests runtime model tiny kafka tokenizer build demo test bench broker clean
+.PHONY: help setup setup-tests runtime model tiny kafka tokenizer build demo test bench bench-peers broker clean
 
 help:
 	@echo 'make demo    judge the sample posts with the default model; ARGS="..." go to the program'
 	@echo 'make test    format, lints, unit tests, docs, the Python tests, the integration tests'
-	@echo 'make bench   what the road costs, beside a bare consume-produce loop'
+	@echo 'make bench   what the road costs, beside a bare consume-produce loop; then bench-peers'
+	@echo 'make bench-peers  moderato beside llama.cpp, transformers, OpenVINO GenAI, onnxruntime-genai; ARGS=--quick'
 	@echo 'make broker  an Apache Kafka broker on 127.0.0.1:9092, in the foreground'
 	@echo 'make clean   remove what the build made (.cache and .venv stay; make distclean takes them too)'
 
@@ -106,6 +107,11 @@ test: setup setup-tests .venv/.tests model tiny tokenizer kafka
 bench: export ORT_DYLIB_PATH = $(RUNTIME)
 bench: setup setup-tests tiny kafka
 	cargo bench --locked --bench road
+	@$(MAKE) bench-peers
+
+# The same posts through other engines: minutes of setup the first time, then some 25 of measuring.
+bench-peers: build model
+	@MODERATO_BENCH_PROGRAM='$(abspath $(TARGET))/release/moderato' benches/peers/run $(ARGS)
 
 broker: kafka
 	@exec integration-tests/kafka/broker $(JARS) .cache/kafka/data 9092 9093
@@ -116,4 +122,4 @@ clean:
 
 .PHONY: distclean
 distclean: clean
-	rm -rf .cache .venv
+	rm -rf .cache .venv .venv-peers
