@@ -46,8 +46,8 @@ class Int8Precision(FloatPrecision):
     whole activation tensor would not; only standard operators, so any runtime can take the graph.
     """
 
-    def __init__(self):
-        super().__init__("int8", np.float32, masked=-1e9)
+    def __init__(self, name: str):
+        super().__init__(name, np.float32, masked=-1e9)
 
     def prepare(self, graph: Graph, value: str) -> Activation:
         """Unsigned with zero at 128: CPU dot-product instructions want unsigned times signed."""
@@ -81,5 +81,6 @@ PRECISIONS = {
     "fp32": FloatPrecision("fp32", np.float32, masked=-1e9),
     # Not the type's minimum: a score added to that would overflow to minus infinity.
     "fp16": FloatPrecision("fp16", np.float16, masked=-3e4),
-    "int8": Int8Precision(),
+    "int8": Int8Precision("int8"),
+    "int8-plain": Int8Precision("int8-plain"),
 }

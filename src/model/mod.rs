@@ -11,6 +11,7 @@ mod full;
 mod instance;
 mod manifest;
 mod neutralise;
+mod operators;
 mod prefix;
 mod prompt;
 mod scan;

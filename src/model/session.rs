@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::error::ModelError;
+use super::{error::ModelError, operators};
 use crate::config::Device;
 use ort::{
     environment::Environment,
@@ -93,7 +93,7 @@ fn refused(graph: &Path, error: &ort::Error) -> ModelError {
 fn on_device(builder: SessionBuilder, device: Device) -> Result<SessionBuilder, ModelError> {
     let cuda = |device_id: i32| ep::CUDA::default().with_device_id(device_id).build().error_on_failure();
     let providers = match device {
-        Device::Cpu => return Ok(builder),
+        Device::Cpu => return with_operators(builder),
         Device::Cuda { device_id } => {
             must_be_built_in(device, "CUDA", ep::CUDA::is_available())?;
             vec![cuda(device_id)]
@@ -112,6 +112,12 @@ fn on_device(builder: SessionBuilder, device: Device) -> Result<SessionBuilder, 
             if matches!(device, Device::Tensorrt { .. }) { ", libnvinfer.so.10" } else { "" }
         ))
     })
+}
+
+/// What the int8 classify graph asks for beside ONNX Runtime's own operators.
+fn with_operators(builder: SessionBuilder) -> Result<SessionBuilder, ModelError> {
+    let registered = operators::domain().and_then(|domain| Ok(builder.with_operators(domain)?));
+    registered.map_err(|error| ModelError::Session(format!("ONNX Runtime refuses moderato's operators: {error}")))
 }
 
 fn must_be_built_in(device: Device, name: &str, available: ort::Result<bool>) -> Result<(), ModelError> {
