@@ -11,6 +11,8 @@ mod numbers;
 mod product;
 mod softmax;
 mod swiglu;
+#[cfg(test)]
+mod tests;
 mod tiles;
 mod widest;
 
