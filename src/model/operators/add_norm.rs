@@ -119,4 +119,3 @@ impl Work for AddNorm<'_> {
         }
     }
 }
-

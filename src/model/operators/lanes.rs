@@ -51,7 +51,7 @@ pub(super) trait Lanes {
 }
 
 /// The polynomial of least relative error for 2^x on [-1/2, 1/2], highest power first.
-const POWER: [f32; 6] = [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1, 1.0];
+const POWER: [f32; 6] = [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, std::f32::consts::LN_2, 1.0];
 
 /// Any machine.
 pub(super) struct Plain;
@@ -141,9 +141,8 @@ impl Lanes for Plain {
     }
     #[inline(always)]
     fn first(count: usize, mut value: Self::F32, other: Self::F32) -> Self::F32 {
-        for lane in count.min(LANES)..LANES {
-            value[lane] = other[lane];
-        }
+        let rest = count.min(LANES)..LANES;
+        value[rest.clone()].copy_from_slice(&other[rest]);
         value
     }
     #[inline(always)]

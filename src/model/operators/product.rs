@@ -66,14 +66,15 @@ mod x86 {
                 let mut column = 0;
                 while column < job.columns {
                     // SAFETY: whoever chose this type has found the instructions.
-                    column += COLUMNS * unsafe {
-                        match (job.columns - column) / COLUMNS {
-                            1 => block::<1>(&mut job, row, column),
-                            2 => block::<2>(&mut job, row, column),
-                            3 => block::<3>(&mut job, row, column),
-                            _ => block::<4>(&mut job, row, column),
-                        }
-                    };
+                    column += COLUMNS
+                        * unsafe {
+                            match (job.columns - column) / COLUMNS {
+                                1 => block::<1>(&mut job, row, column),
+                                2 => block::<2>(&mut job, row, column),
+                                3 => block::<3>(&mut job, row, column),
+                                _ => block::<4>(&mut job, row, column),
+                            }
+                        };
                 }
             }
         }
@@ -91,10 +92,10 @@ mod x86 {
             for (n, words) in words.iter_mut().enumerate() {
                 *words = load(&right[n * COLUMNS..]);
             }
-            for r in 0..ROWS {
-                let factor = _mm512_set1_epi32(left[r][step]);
-                for n in 0..N {
-                    sums[r][n] = _mm512_dpwssd_epi32(sums[r][n], factor, words[n]);
+            for (left, sums) in left.iter().zip(&mut sums) {
+                let factor = _mm512_set1_epi32(left[step]);
+                for (sum, words) in sums.iter_mut().zip(words) {
+                    *sum = _mm512_dpwssd_epi32(*sum, factor, words);
                 }
             }
         }

@@ -78,7 +78,8 @@ impl Case {
         let angles = random.vec((prompt + tokens) * size / 2);
         let mut projected = random.vec(posts * tokens * (heads + 2 * kv_heads) * size);
         // The exporter folds this into the query weights.
-        let queries = projected.chunks_exact_mut((heads + 2 * kv_heads) * size).flat_map(|row| &mut row[..heads * size]);
+        let queries =
+            projected.chunks_exact_mut((heads + 2 * kv_heads) * size).flat_map(|row| &mut row[..heads * size]);
         queries.for_each(|value| *value /= (size as f32).sqrt());
         Self {
             sizes: Sizes { posts, tokens, heads, kv_heads, size, prompt },
@@ -151,14 +152,19 @@ impl Case {
                 .map(|token| (double(&self.prompt_keys, token), double(&self.prompt_values, token)))
                 .collect();
             let first = row - row % tokens;
-            seen.extend((first..=row).map(|row| (self.rotated(row, heads + kv), self.part(row, heads + kv_heads + kv))));
-            let scores: Vec<f64> = seen.iter().map(|(key, _)| key.iter().zip(&query).map(|(k, q)| k * q).sum()).collect();
+            seen.extend(
+                (first..=row).map(|row| (self.rotated(row, heads + kv), self.part(row, heads + kv_heads + kv))),
+            );
+            let scores: Vec<f64> =
+                seen.iter().map(|(key, _)| key.iter().zip(&query).map(|(k, q)| k * q).sum()).collect();
             let largest = scores.iter().fold(f64::NEG_INFINITY, |a, b| a.max(*b));
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
-            out.extend((0..size).map(|d| {
-                weights.iter().zip(&seen).map(|(weight, (_, value))| weight * value[d]).sum::<f64>() / total
-            }));
+            out.extend(
+                (0..size).map(|d| {
+                    weights.iter().zip(&seen).map(|(weight, (_, value))| weight * value[d]).sum::<f64>() / total
+                }),
+            );
         }
         out
     }
@@ -313,9 +319,8 @@ fn the_norm_follows_its_equation() {
     for (rows, width, factor) in [(5, 576, 1.0), (1, 40, 1.0), (3, 64, 1e15), (2, 64, 1e-12), (2, 17, 0.0)] {
         let case = NormCase::new(rows, width, factor);
         let (sum, out) = case.compute(|work| run_widest(work));
-        let total = |at: usize| {
-            f64::from(case.residual[at]) + f64::from(case.added[at]) * f64::from(case.scale[at / width])
-        };
+        let total =
+            |at: usize| f64::from(case.residual[at]) + f64::from(case.added[at]) * f64::from(case.scale[at / width]);
         for (at, sum) in sum.iter().enumerate() {
             assert!((f64::from(*sum) - total(at)).abs() <= total(at).abs().max(f64::from(factor)) * 1e-6);
         }
