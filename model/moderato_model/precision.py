@@ -43,7 +43,8 @@ class Int8Precision(FloatPrecision):
     """Integer products: one scale per output channel and one per token.
 
     A scale per token keeps a row's scores independent of its batch mates, which one scale for the
-    whole activation tensor would not; only standard operators, so any runtime can take the graph.
+    whole activation tensor would not; only standard operators, so any runtime can take the graph. Under the name
+    `int8` the classify graph is that of fused.py instead, with the same quantisation.
     """
 
     def __init__(self, name: str):

@@ -64,6 +64,11 @@ pub(super) struct Graph {
 }
 
 impl Graph {
+    /// Whether it asks for operators of moderato's own, which run on the CPU alone.
+    pub(super) fn needs_our_operators(&self) -> bool {
+        self.operators.contains("CascadeAttention")
+    }
+
     /// What the operators tell of the precision, for folders without a manifest.
     pub(super) fn precision(&self) -> &'static str {
         let has = |name: &str| self.operators.contains(name);
@@ -242,7 +247,7 @@ fn check_listed(folder: &Path, manifest: &Manifest) -> Result<BTreeMap<String, S
     }
     for (role, graph) in &manifest.graphs {
         let expected = match role.as_str() {
-            "classify" => "moderato/cascade/1",
+            role if role == "classify" || role.starts_with("classify.") => "moderato/cascade/1",
             _ => "huggingface/past-key-values/1",
         };
         if graph.contract != expected {

@@ -229,6 +229,14 @@ impl Builder<'_> {
     }
 
     fn open(&self, graph: &Graph, threads: usize) -> Result<ort::session::Session, ModelError> {
+        if graph.needs_our_operators() && self.settings.device != Device::Cpu {
+            return Err(ModelError::Device(format!(
+                "{} is made for a CPU and device {} was asked for: export with --precision fp16 or int8-plain, or set \
+                 model.device: cpu",
+                graph.path.display(),
+                self.settings.device.name()
+            )));
+        }
         self.runtime.open(&graph.path, self.settings.device, threads)
     }
 }

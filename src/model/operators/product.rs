@@ -56,7 +56,7 @@ mod x86 {
     };
 
     use super::{COLUMNS, Job, Product, ROWS};
-    use crate::model::operators::lanes::Avx512;
+    use super::super::lanes::Avx512;
 
     impl Product for Avx512 {
         #[inline(always)]
