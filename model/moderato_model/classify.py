@@ -58,14 +58,19 @@ def rows(graph: Graph, value: str, width: int) -> str:
 
 
 def declare_outputs(graph: Graph, vocabulary_logits: str) -> None:
-    """Label logits, and the logarithm of the sum over the whole vocabulary, shifted by its largest."""
+    """The label logits out of all, and the normaliser."""
     graph.node("Gather", vocabulary_logits, "label_ids", out="logits", axis=1)
+    graph.output("logits", np.float32, ["rows", "labels"])
+    declare_normalizer(graph, vocabulary_logits)
+
+
+def declare_normalizer(graph: Graph, vocabulary_logits: str) -> None:
+    """The logarithm of the sum of exponentials over the whole vocabulary, shifted by its largest."""
     last = graph.constant([1])
     peak = graph.node("ReduceMax", vocabulary_logits, last, keepdims=1)
     mass = graph.node("ReduceSum", graph.node("Exp", graph.node("Sub", vocabulary_logits, peak)), last, keepdims=0)
     peak = graph.node("Squeeze", peak, last)
     graph.node("Add", graph.node("Log", mass), peak, out="log_normalizer")
-    graph.output("logits", np.float32, ["rows", "labels"])
     graph.output("log_normalizer", np.float32, ["rows"])
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from .checkpoint import Checkpoint, layer_tensor
-from .classify import declare_inputs, declare_outputs, rows
+from .classify import declare_inputs, declare_normalizer, rows
 from .graph import Graph
 from .layers import LlamaParts
 from .precision import FloatPrecision, quantise_rows
@@ -40,7 +40,10 @@ def build_fused(checkpoint: Checkpoint, precision: FloatPrecision, weights: Weig
         pending = fused.feed_forward(x, layer)
     product, scale = pending
     hidden = graph.node("Add", residual, graph.node("Mul", product, scale))
-    declare_outputs(graph, parts.head(parts.final_norm(hidden)))
+    hidden = parts.final_norm(hidden)
+    parts.label_logits(hidden)
+    graph.output("logits", np.float32, ["rows", "labels"])
+    declare_normalizer(graph, fused.vocabulary_logits(hidden))
     return graph.model()
 
 
@@ -65,7 +68,7 @@ class FusedLayers:
         return total, (bytes_, scale)
 
     def attend(self, x: tuple[str, str], layer: int, some_rows: tuple[str, ...]) -> tuple[str, str]:
-        projected, scale = self._product(x, layer, "self_attn.qkv_proj", self._queries_keys_values(layer))
+        projected, scale = self._product(x, layer_tensor(layer, "self_attn.qkv_proj"), self._queries_keys_values(layer))
         cos, sin = self.parts.rotary()
         past = (f"past_key_values.{layer}.{part}" for part in ("key", "value"))
         return self._node("CascadeAttention", projected, scale, cos, sin, *past, *some_rows)
@@ -74,11 +77,21 @@ class FusedLayers:
         def gate_and_up() -> np.ndarray:
             return np.concatenate([self.parts.matrix(layer, f"mlp.{part}_proj") for part in ("gate", "up")])
 
-        gated = self._node("SwiGluQuantize", *self._product(x, layer, "mlp.gate_up_proj", gate_and_up))
+        gated = self._node("SwiGluQuantize", *self._product(x, layer_tensor(layer, "mlp.gate_up_proj"), gate_and_up))
         return self.linear(gated, layer, "mlp.down_proj")
 
     def linear(self, x: tuple[str, str], layer: int, part: str) -> tuple[str, str]:
-        return self._product(x, layer, part, lambda: self.parts.matrix(layer, part))
+        return self._product(x, layer_tensor(layer, part), lambda: self.parts.matrix(layer, part))
+
+    def vocabulary_logits(self, hidden: str) -> str:
+        """All logits as int8 gives them: reading the vocabulary in float would cost a short batch a tenth of its time.
+
+        Only the normaliser, a sum over all of them, is made of these; the labels' own logits are float.
+        """
+        x = self.parts.precision.prepare(self.parts.graph, hidden)
+        name = self.parts.head_name
+        product, scale = self._product((x.value, x.row_scale), f"{name}.head", lambda: self.parts.checkpoint.read(name))
+        return self.parts.graph.node("Mul", product, scale)
 
     def _queries_keys_values(self, layer: int) -> Callable[[], np.ndarray]:
         factors = {"q": self.parts.query_factor, "k": 1.0, "v": 1.0}
@@ -86,11 +99,9 @@ class FusedLayers:
             [self.parts.matrix(layer, f"self_attn.{part}_proj", factor) for part, factor in factors.items()]
         )
 
-    def _product(
-        self, x: tuple[str, str], layer: int, part: str, read: Callable[[], np.ndarray]
-    ) -> tuple[str, str]:
+    def _product(self, x: tuple[str, str], name: str, read: Callable[[], np.ndarray]) -> tuple[str, str]:
         """x @ W.T for the [out, in] matrix that `read` returns, not yet multiplied by x's scales."""
-        graph, name = self.parts.graph, layer_tensor(layer, part)
+        graph = self.parts.graph
         both = functools.cache(lambda: quantise_rows(read()))
         quantised = graph.weight(f"{name}.int8", lambda: both()[0].T)
         scales = graph.weight(f"{name}.scale", lambda: both()[1])

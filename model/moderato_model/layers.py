@@ -35,8 +35,7 @@ class LlamaParts:
 
     def head(self, rows: str) -> str:
         """Logits over the vocabulary, float32, for [rows, hidden]."""
-        weight = self._plain(EMBEDDING if self.shape.tied else HEAD)
-        logits = self.graph.node("Gemm", rows, weight, transB=1)
+        logits = self.graph.node("Gemm", rows, self._plain(self.head_name), transB=1)
         if self.precision.dtype == np.float32:
             return logits
         return self.graph.node("Cast", logits, to=onnx.TensorProto.FLOAT)
@@ -44,6 +43,15 @@ class LlamaParts:
     @property
     def query_factor(self) -> float:
         return 1 / math.sqrt(self.shape.head_dim)
+
+    def label_logits(self, rows: str) -> str:
+        """Logits of the labels alone, float32, for [rows, hidden]."""
+        labels = self.graph.node("Gather", self._plain(self.head_name), "label_ids")
+        return self.graph.node("Gemm", rows, labels, transB=1, out="logits")
+
+    @property
+    def head_name(self) -> str:
+        return EMBEDDING if self.shape.tied else HEAD
 
     def queries_keys_values(self, normed: str, layer: int, positions: str) -> tuple[str, str, str]:
         """[batch, seq, heads * head_dim] each, rotated; queries carry 1/sqrt(head_dim) already."""
