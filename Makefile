@@ -66,7 +66,7 @@ $(MODEL)/manifest.json: $(EXPORTER) .venv/.model
 	$(call export,default --precision fp32$(comma)int8)
 
 $(TINY)/manifest.json: $(EXPORTER) .venv/.model
-	$(call export,tiny --precision fp32$(comma)int8)
+	$(call export,tiny --precision fp32$(comma)int8$(comma)int8-plain)
 
 model: $(MODEL)/manifest.json
 

@@ -168,6 +168,51 @@ fn batch_mates_do_not_change_a_score() {
     }
 }
 
+/// A folder's other classify graph in the place of its own.
+fn with_graph(name: &str, file: &str) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(folder(name)).unwrap() {
+        let entry = entry.unwrap();
+        fs::hard_link(entry.path(), copy.path().join(entry.file_name()))
+            .or_else(|_| fs::copy(entry.path(), copy.path().join(entry.file_name())).map(drop))
+            .unwrap();
+    }
+    let path = copy.path().join("manifest.json");
+    let mut manifest: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    manifest["graphs"]["classify"]["file"] = file.into();
+    // Not through the link: that would change the original.
+    fs::remove_file(&path).unwrap();
+    fs::write(path, manifest.to_string()).unwrap();
+    copy
+}
+
+#[test]
+fn moderatos_operators_score_as_float_and_as_plain_int8_do() {
+    let mut float = load_as(folder("tiny-fp32"), GraphChoice::Classify);
+    let rows = rows(&float.prompt);
+    let exact = classify(&mut float, &rows);
+    let scores = |file: &str| {
+        let copy = with_graph("tiny-fp32", file);
+        classify(&mut load_as(copy.path().to_owned(), GraphChoice::Classify), &rows)
+    };
+    let (fused, plain) = (scores("classify.int8.onnx"), scores("classify.int8-plain.onnx"));
+    let (of_fused, of_plain) = (difference(&fused, &exact), difference(&plain, &exact));
+    println!("int8 differs from float by {of_fused:.1e}, without operators by {of_plain:.1e}");
+    assert!(of_fused > 0.0 && of_fused < 0.1, "{of_fused}");
+    assert!(difference(&fused, &plain) < 0.1);
+}
+
+#[test]
+fn batch_mates_do_not_change_a_score_of_moderatos_operators() {
+    let copy = with_graph("tiny-fp32", "classify.int8.onnx");
+    let mut loaded = load_as(copy.path().to_owned(), GraphChoice::Classify);
+    let rows = rows(&loaded.prompt);
+    let together = classify(&mut loaded, &rows);
+    let alone: Vec<RowScores> = rows.iter().flat_map(|row| classify(&mut loaded, std::slice::from_ref(row))).collect();
+    // Only the head is float and may round by its batch's size.
+    assert!(difference(&together, &alone) < 1e-6);
+}
+
 #[test]
 fn a_loaded_model_says_what_it_is() {
     let loaded = load_as(folder("tiny-fp32"), GraphChoice::Auto);

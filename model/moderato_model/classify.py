@@ -17,6 +17,7 @@ from .checkpoint import Checkpoint
 from .graph import Graph
 from .layers import LlamaParts
 from .precision import FloatPrecision
+from .shape import LlamaShape
 from .weights import WeightFile
 
 CONTRACT = "moderato/cascade/1"
@@ -27,6 +28,21 @@ def build_classify(checkpoint: Checkpoint, precision: FloatPrecision, weights: W
     graph = Graph("moderato_classify", weights)
     shape = checkpoint.shape
     parts = LlamaParts(graph, checkpoint, shape, precision)
+    declare_inputs(graph, shape, precision)
+    cascade = Cascade.declare(parts)
+    hidden = parts.embed("input_ids")
+    for layer in range(shape.layers):
+        attended = cascade.attend(parts.norm(hidden, layer, "input_layernorm"), layer)
+        if layer == shape.layers - 1:
+            attended = rows(graph, attended, shape.heads * shape.head_dim)
+            hidden = rows(graph, hidden, shape.hidden)
+        hidden = parts.attention_output(hidden, attended, layer)
+        hidden = parts.feed_forward(hidden, layer)
+    declare_outputs(graph, parts.head(parts.final_norm(hidden)))
+    return graph.model()
+
+
+def declare_inputs(graph: Graph, shape: LlamaShape, precision: FloatPrecision) -> None:
     graph.input("input_ids", np.int64, ["batch", "seq"])
     for layer in range(shape.layers):
         for part in ("key", "value"):
@@ -35,33 +51,26 @@ def build_classify(checkpoint: Checkpoint, precision: FloatPrecision, weights: W
     graph.input("logit_positions", np.int64, ["rows"])
     graph.input("label_ids", np.int64, ["labels"])
 
-    cascade = Cascade.declare(parts)
-    hidden = parts.embed("input_ids")
-    for layer in range(shape.layers):
-        attended = cascade.attend(parts.norm(hidden, layer, "input_layernorm"), layer)
-        if layer == shape.layers - 1:
-            attended = _rows(graph, attended, shape.heads * shape.head_dim)
-            hidden = _rows(graph, hidden, shape.hidden)
-        hidden = parts.attention_output(hidden, attended, layer)
-        hidden = parts.feed_forward(hidden, layer)
-    _outputs(graph, parts.head(parts.final_norm(hidden)))
-    return graph.model()
 
-
-def _rows(graph: Graph, value: str, width: int) -> str:
+def rows(graph: Graph, value: str, width: int) -> str:
     """[batch, seq, width] -> [rows, width]."""
     return graph.node("Gather", graph.node("Reshape", value, graph.constant([-1, width])), "logit_positions")
 
 
-def _outputs(graph: Graph, vocabulary_logits: str) -> None:
-    """Label logits, and the logarithm of the sum over the whole vocabulary, shifted by its largest."""
+def declare_outputs(graph: Graph, vocabulary_logits: str) -> None:
+    """The label logits out of all, and the normaliser."""
     graph.node("Gather", vocabulary_logits, "label_ids", out="logits", axis=1)
+    graph.output("logits", np.float32, ["rows", "labels"])
+    declare_normalizer(graph, vocabulary_logits)
+
+
+def declare_normalizer(graph: Graph, vocabulary_logits: str) -> None:
+    """The logarithm of the sum of exponentials over the whole vocabulary, shifted by its largest."""
     last = graph.constant([1])
     peak = graph.node("ReduceMax", vocabulary_logits, last, keepdims=1)
     mass = graph.node("ReduceSum", graph.node("Exp", graph.node("Sub", vocabulary_logits, peak)), last, keepdims=0)
     peak = graph.node("Squeeze", peak, last)
     graph.node("Add", graph.node("Log", mass), peak, out="log_normalizer")
-    graph.output("logits", np.float32, ["rows", "labels"])
     graph.output("log_normalizer", np.float32, ["rows"])
 
 

@@ -65,7 +65,8 @@ def _export_arguments(verb: argparse.ArgumentParser) -> None:
         default=("fp32",),
         metavar="NAME[,NAME]",
         help="fp32: exact, for CPUs (default); fp16: half the size, for GPUs; int8: fast on CPUs with VNNI or AMX, "
-        "scores shift by about a hundredth. fp32,int8 puts both into one folder: the worker chooses, and int8 gets "
+        "scores shift by about a hundredth; int8-plain: the same without the worker's own operators, for other "
+        "programs. fp32,int8 puts both into one folder: the worker chooses, and int8 gets "
         "the prompt's cache in fp32",
     )
     verb.add_argument("--force", action="store_true", help="replace OUT if it exists")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from . import classify, full, manifest
+from . import classify, full, fused, manifest
 from .checkpoint import Checkpoint
 from .errors import ExportError
 from .precision import PRECISIONS
@@ -74,14 +74,19 @@ def _graphs(precisions: tuple[str, ...]) -> dict[str, dict[str, str]]:
 
 
 def _write_graphs(checkpoint: Checkpoint, folder: Path, precisions: tuple[str, ...]) -> None:
-    build = {classify.CONTRACT: classify.build_classify, full.CONTRACT: full.build_full}
     graphs = _graphs(precisions).values()
     with WeightFile(folder) as weights:
         for graph in graphs:
-            model = build[graph["contract"]](checkpoint, PRECISIONS[graph["precision"]], weights)
+            model = _builder(graph)(checkpoint, PRECISIONS[graph["precision"]], weights)
             (folder / graph["file"]).write_bytes(model.SerializeToString(deterministic=True))
     for graph in graphs:
         onnx.checker.check_model(str(folder / graph["file"]))
+
+
+def _builder(graph: dict[str, str]):
+    if graph["contract"] == full.CONTRACT:
+        return full.build_full
+    return fused.build_fused if graph["precision"] == "int8" else classify.build_classify
 
 
 def _write_texts(checkpoint: Checkpoint, folder: Path) -> None:

@@ -75,6 +75,7 @@ class Graph:
         return self.node("Concat", *(self.constant([p]) if isinstance(p, int) else p for p in parts), axis=0)
 
     def model(self) -> onnx.ModelProto:
+        others = [helper.make_opsetid(name, 1) for name in sorted({node.domain for node in self._nodes} - {""})]
         graph = helper.make_graph(
             self._nodes,
             self._name,
@@ -85,7 +86,7 @@ class Graph:
         )
         return helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[helper.make_opsetid("", OPSET), *others],
             ir_version=IR_VERSION,
             producer_name=EXPORTER_NAME,
             producer_version=EXPORTER_VERSION,

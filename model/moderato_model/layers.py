@@ -27,22 +27,37 @@ class LlamaParts:
     def norm(self, value: str, layer: int, part: str) -> str:
         return self._norm(value, layer_tensor(layer, part))
 
+    def norm_weight(self, layer: int, part: str) -> str:
+        return self._plain(layer_tensor(layer, part))
+
     def final_norm(self, value: str) -> str:
         return self._norm(value, FINAL_NORM)
 
     def head(self, rows: str) -> str:
         """Logits over the vocabulary, float32, for [rows, hidden]."""
-        weight = self._plain(EMBEDDING if self.shape.tied else HEAD)
-        logits = self.graph.node("Gemm", rows, weight, transB=1)
+        logits = self.graph.node("Gemm", rows, self._plain(self.head_name), transB=1)
         if self.precision.dtype == np.float32:
             return logits
         return self.graph.node("Cast", logits, to=onnx.TensorProto.FLOAT)
+
+    @property
+    def query_factor(self) -> float:
+        return 1 / math.sqrt(self.shape.head_dim)
+
+    def label_logits(self, rows: str) -> str:
+        """Logits of the labels alone, float32, for [rows, hidden]."""
+        labels = self.graph.node("Gather", self._plain(self.head_name), "label_ids")
+        return self.graph.node("Gemm", rows, labels, transB=1, out="logits")
+
+    @property
+    def head_name(self) -> str:
+        return EMBEDDING if self.shape.tied else HEAD
 
     def queries_keys_values(self, normed: str, layer: int, positions: str) -> tuple[str, str, str]:
         """[batch, seq, heads * head_dim] each, rotated; queries carry 1/sqrt(head_dim) already."""
         x = self.precision.prepare(self.graph, normed)
         # Scaling the query weights costs nothing at run time, and both graphs use the same bytes.
-        queries = self._linear(x, layer, "self_attn.q_proj", factor=1 / math.sqrt(self.shape.head_dim))
+        queries = self._linear(x, layer, "self_attn.q_proj", self.query_factor)
         keys = self._linear(x, layer, "self_attn.k_proj")
         values = self._linear(x, layer, "self_attn.v_proj")
         return (
@@ -76,14 +91,19 @@ class LlamaParts:
     def _linear(self, x: Activation, layer: int, part: str, factor: float = 1.0) -> str:
         name = layer_tensor(layer, part)
 
-        def read() -> np.ndarray:
-            matrix = self.checkpoint.read(name)
-            return matrix if factor == 1.0 else matrix * np.float32(factor)
+        return self.precision.linear(self.graph, x, name, lambda: self.matrix(layer, part, factor))
 
-        return self.precision.linear(self.graph, x, name, read)
+    def matrix(self, layer: int, part: str, factor: float = 1.0) -> np.ndarray:
+        """[out, in] as the checkpoint has it, times a factor."""
+        matrix = self.checkpoint.read(layer_tensor(layer, part))
+        return matrix if factor == 1.0 else matrix * np.float32(factor)
 
     def _rotate(self, value: str, heads: int, positions: str) -> str:
+        return self.graph.node("RotaryEmbedding", value, *self.rotary(), positions, num_heads=heads)
+
+    def rotary(self) -> tuple[str, str]:
+        """Cosines and sines, [context, head_dim / 2]."""
         # Both halves of the cache are made together but asked for apart; the second call is cheap beside a layer.
         cos = self.graph.weight("rotary.cos", lambda: self.shape.rotary_cache()[0].astype(self.precision.dtype))
         sin = self.graph.weight("rotary.sin", lambda: self.shape.rotary_cache()[1].astype(self.precision.dtype))
-        return self.graph.node("RotaryEmbedding", value, cos, sin, positions, num_heads=heads)
+        return cos, sin

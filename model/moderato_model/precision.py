@@ -43,11 +43,12 @@ class Int8Precision(FloatPrecision):
     """Integer products: one scale per output channel and one per token.
 
     A scale per token keeps a row's scores independent of its batch mates, which one scale for the
-    whole activation tensor would not; only standard operators, so any runtime can take the graph.
+    whole activation tensor would not; only standard operators, so any runtime can take the graph. Under the name
+    `int8` the classify graph is that of fused.py instead, with the same quantisation.
     """
 
-    def __init__(self):
-        super().__init__("int8", np.float32, masked=-1e9)
+    def __init__(self, name: str):
+        super().__init__(name, np.float32, masked=-1e9)
 
     def prepare(self, graph: Graph, value: str) -> Activation:
         """Unsigned with zero at 128: CPU dot-product instructions want unsigned times signed."""
@@ -81,5 +82,6 @@ PRECISIONS = {
     "fp32": FloatPrecision("fp32", np.float32, masked=-1e9),
     # Not the type's minimum: a score added to that would overflow to minus infinity.
     "fp16": FloatPrecision("fp16", np.float16, masked=-3e4),
-    "int8": Int8Precision(),
+    "int8": Int8Precision("int8"),
+    "int8-plain": Int8Precision("int8-plain"),
 }

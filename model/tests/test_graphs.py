@@ -17,7 +17,7 @@ LABELS = [263, 270, 277, 281, 5]
 
 # Largest error of any logit, where the label logits reach about 10. fp32 is rounding alone; fp16 keeps
 # 11 bits and int8 seven.
-BOUNDS = {"fp32": 1e-4, "fp16": 5e-2, "int8": 0.8}
+BOUNDS = {"fp32": 1e-4, "fp16": 5e-2, "int8-plain": 0.8}
 
 
 def reference_logits(reference, prompt):
@@ -83,7 +83,7 @@ def test_padding_and_its_content_change_nothing(tiny_folders, precision):
 
 
 def test_an_int8_score_does_not_depend_on_batch_mates(tiny_folders):
-    folder = tiny_folders("int8")
+    folder = tiny_folders("int8-plain")
     past = folder.prompt(PROMPT)
     together, _ = folder.classify(ROWS, past, LABELS)
     alone = np.concatenate([folder.classify([row], past, LABELS)[0] for row in ROWS])
@@ -142,3 +142,41 @@ def test_inputs_and_outputs_are_those_of_the_contracts(tiny_folders):
     assert full.get_outputs()[1].shape == ["batch", 2, "total", 16]
     assert {i.type for i in full.get_inputs() if i.name in cache} == {"tensor(float16)"}
     assert {o.type for o in full.get_outputs()[1:]} == {"tensor(float16)"}
+
+
+def test_the_operators_graph_multiplies_by_the_weights_within_half_a_step(tiny, tmp_path):
+    export(tiny, tmp_path / "out", Options(precisions=("int8",)))
+    graph = onnx.load(tmp_path / "out" / "classify.onnx").graph
+    operators = [node.op_type for node in graph.node if node.domain == "moderato"]
+    assert {name: operators.count(name) for name in operators} == {
+        "AddNormQuantize": 4,
+        "CascadeAttention": 2,
+        "SwiGluQuantize": 2,
+    }
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    joined = {
+        "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "self_attn.o_proj": ("self_attn.o_proj",),
+        "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+        "mlp.down_proj": ("mlp.down_proj",),
+    }
+    for name, parts in joined.items():
+        matrices = [tiny.read(f"model.layers.1.{part}.weight") for part in parts]
+        if len(parts) == 3:
+            matrices[0] = matrices[0] / np.sqrt(tiny.shape.head_dim)
+        scale = stored[f"model.layers.1.{name}.weight.scale"]
+        error = stored[f"model.layers.1.{name}.weight.int8"] * scale - np.concatenate(matrices).T
+        assert np.all(np.abs(error) <= 0.5001 * scale)
+
+
+def test_an_int8_graph_may_stand_beside_float_with_and_without_operators(tiny, tmp_path):
+    export(tiny, tmp_path / "out", Options(precisions=("fp32", "int8", "int8-plain")))
+    domains = {}
+    for name in ("classify", "classify.int8", "classify.int8-plain"):
+        model = onnx.load(tmp_path / "out" / f"{name}.onnx", load_external_data=False)
+        domains[name] = sorted(entry.domain for entry in model.opset_import)
+    assert domains == {
+        "classify": [""],
+        "classify.int8": ["", "com.microsoft", "moderato"],
+        "classify.int8-plain": [""],
+    }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, thread};
 
 use super::{
-    GraphChoice, ModelConfig, ModelError, ModelSettings, Prompt,
+    Device, GraphChoice, ModelConfig, ModelError, ModelSettings, Prompt,
     cascade::CascadeEngine,
     contract::{Contract, Fallback},
     full::{FullEngine, FullInputs},
@@ -159,6 +159,14 @@ impl Builder<'_> {
 
     /// `once`: to run the prompt and nothing else.
     fn open(&self, graph: &Graph, threads: usize, once: bool) -> Result<Session, ModelError> {
+        if graph.needs_our_operators && self.settings.device != Device::Cpu {
+            return Err(ModelError::Device(format!(
+                "{} is made for a CPU and device {} was asked for: export with --precision fp16 or int8-plain, or set \
+                 model.device: cpu",
+                graph.path.display(),
+                self.settings.device.name()
+            )));
+        }
         let shapes = if once {
             Shapes::of_prompt(&graph.contract, self.prompt.prefix_ids().len())
         } else {

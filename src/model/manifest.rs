@@ -64,6 +64,8 @@ pub(super) struct Graph {
     pub contract: Contract,
     /// `fp32`, `fp16`, `int8`, or what the exporter called it.
     pub precision: String,
+    /// Whether it asks for operators of moderato's own, which run on the CPU alone.
+    pub needs_our_operators: bool,
 }
 
 /// What the operators tell of the precision, for folders without a manifest.
@@ -137,7 +139,8 @@ impl Folder {
             own.unwrap_or_else(|| manifest.precision.clone())
         });
         let precision = told.unwrap_or_else(|| precision_of(&scan.operators, contract.cache().half).to_owned());
-        Ok(Some(Graph { path, contract, precision }))
+        let needs_our_operators = scan.operators.contains("CascadeAttention");
+        Ok(Some(Graph { path, contract, precision, needs_our_operators }))
     }
 
     /// The precisions that `classify` graphs of this folder have beside its own.

@@ -13,6 +13,7 @@ mod full;
 mod instance;
 mod manifest;
 mod neutralise;
+mod operators;
 mod peak;
 mod plugin;
 mod precision;

@@ -21,6 +21,7 @@ use tracing::warn;
 use super::{
     assignment::Assignment,
     error::ModelError,
+    operators,
     plugin::{Plugin, preload_beside},
     session::Opening,
 };
@@ -38,7 +39,7 @@ pub(super) fn add(
     opening: &Opening<'_>,
 ) -> Result<SessionBuilder, ModelError> {
     match opening.device {
-        Device::Cpu => Ok(builder),
+        Device::Cpu => with_operators(builder),
         Device::Openvino(options) => openvino(builder, environment, options, opening),
         Device::Cuda(options) => {
             must_be_built_in("cuda", "CUDA", ep::CUDA::is_available())?;
@@ -47,6 +48,12 @@ pub(super) fn add(
         Device::Tensorrt(options) => tensorrt(builder, environment, options, opening),
         Device::TensorrtRtx(options) => tensorrt_rtx(builder, environment, options, opening),
     }
+}
+
+/// What the int8 classify graph asks for beside ONNX Runtime's own operators.
+fn with_operators(builder: SessionBuilder) -> Result<SessionBuilder, ModelError> {
+    let registered = operators::domain().and_then(|domain| Ok(builder.with_operators(domain)?));
+    registered.map_err(|error| ModelError::Session(format!("ONNX Runtime refuses moderato's operators: {error}")))
 }
 
 fn cuda(options: &Cuda) -> ExecutionProviderDispatch {

@@ -38,7 +38,8 @@ impl SharedSession {
     pub(super) fn run(&self, binding: &mut IoBinding) -> Result<(), ModelError> {
         // SAFETY: both pointers are valid for as long as their owners, which outlive the call. `Run` is thread safe on
         // one session; the binding is exclusively ours. A binding holds its own session, so a foreign one is an error
-        // that ONNX Runtime reports, not undefined behaviour. The status is consumed exactly once.
+        // that ONNX Runtime reports, not undefined behaviour. The status is consumed exactly once. Kernels of our own
+        // operators get `&mut self` from each thread and hold nothing that changes (see `operators`).
         let outcome = unsafe {
             let status = (ort::api().RunWithBinding)(self.0.ptr().cast_mut(), std::ptr::null(), binding.ptr());
             ort::Error::result_from_status(status)
