@@ -105,7 +105,9 @@ test: setup setup-tests .venv/.tests model tiny tokenizer kafka
 	@.ci/integration
 
 bench: export ORT_DYLIB_PATH = $(RUNTIME)
-bench: setup setup-tests tiny kafka
+bench: export MODERATO_TEST_MODELS = $(CURDIR)/.cache/models
+bench: export MODERATO_TEST_KAFKA_LIBS = $(CURDIR)/$(JARS)
+bench: setup setup-tests model tiny kafka
 	cargo bench --locked --bench road
 	@$(MAKE) bench-peers
 

@@ -1,9 +1,10 @@
-//! What the road costs: `moderato run` with the tiny model against Apache Kafka and Redis, in three tables.
+//! What the road costs: `moderato run` against Apache Kafka and Redis, in four tables; the tiny model in the first three.
 //!
 //! One: 1,000, 10,000 and 100,000 distinct posts, each through the model: the cost of a post does not grow with the
 //! topic, nor does memory. Two: 1,000,000 posts of which nine in ten repeat another's text. Three: every answer
 //! cached, so that the road alone is left, beside a bare loop that consumes the same posts and produces values of a
-//! verdict's size with rdkafka, interleaved.
+//! verdict's size with rdkafka, interleaved. Four: the default model in int8, Kafka to Kafka, beside the same posts judged by
+//! `moderato bench`, where no road is.
 //!
 //! `make bench` runs it, in about a quarter of an hour. Wall time on a shared machine is noise, so CPU seconds and the
 //! hypervisor's steal stand beside it, and the ratios are the figures to quote. The broker and Redis run on the same
@@ -37,6 +38,8 @@ const DISTINCT: [usize; 3] = [1_000, 10_000, 100_000];
 const CROWD: (usize, usize) = (1_000_000, 100_000);
 /// Posts and texts of the third table's "every text met before".
 const KNOWN: (usize, usize) = (200_000, 5_000);
+/// Posts of the fourth table, all different.
+const JUDGED: usize = 1_200;
 const PARTITIONS: i32 = 6;
 const ROUNDS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -51,6 +54,7 @@ fn main() {
     bench.linear();
     bench.crowd();
     bench.cached();
+    bench.engine();
 }
 
 struct Bench {
@@ -156,6 +160,62 @@ impl Bench {
         ] {
             row(name, passes, &ratio(passes));
         }
+    }
+
+    /// The engine alone, and the whole way with it.
+    fn engine(&self) {
+        let texts: Vec<String> = moderato::samples::texts().collect();
+        let line = |n: usize| {
+            serde_json::json!({"id": format!("post-{n}"), "text": format!("{n}: {}", texts[n % texts.len()])})
+                .to_string()
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("posts.jsonl");
+        std::fs::write(&file, (0..JUDGED).map(|n| line(n) + "\n").collect::<String>()).expect("a file");
+        let posts = self.kafka.topic("judged", PARTITIONS);
+        let record = |n: usize| Outgoing::new(line(n)).partition((n % PARTITIONS as usize) as i32);
+        self.kafka.produce(&posts, (0..JUDGED).map(record));
+        let (mut alone, mut whole) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            let bench = self.judge(&format!("bench-{round}"), &posts, "none").argument("--posts").argument(&file);
+            let bench = ["--json", "--seconds", "1", "--precisions", "int8"].into_iter().fold(bench, Setup::argument);
+            let told = bench.verb("bench").output(b"");
+            alone.push(serde_json::from_slice::<serde_json::Value>(&told.stdout).expect("a report"));
+            let name = format!("judged-{round}");
+            let verdicts = self.kafka.topic(&name, PARTITIONS);
+            let mut worker = self.judge(&name, &posts, &verdicts).start();
+            worker.wait_for_log("partitions assigned");
+            let clocks = Clocks::read(worker.pid());
+            self.wait_for(&verdicts, JUDGED);
+            whole.push(finish(&clocks, worker, JUDGED));
+        }
+        let figure = |key: &str| {
+            let mut figures: Vec<f64> = alone.iter().map(|told| told[key].as_f64().expect("a number")).collect();
+            figures.sort_by(f64::total_cmp);
+            figures[figures.len() / 2]
+        };
+        let (wall, cpu) = (figure("posts_per_second"), figure("posts_per_cpu_second"));
+        println!("\nThe default model in int8, {JUDGED} posts; medians of {ROUNDS} rounds, interleaved\n");
+        println!("| | posts/s (wall) | posts per CPU-second | ratio to the engine alone | steal, s |");
+        println!("|---|---|---|---|---|");
+        println!(
+            "| the engine alone, `moderato bench` | {wall:.1} | {cpu:.2} | 1.00 | {:.1} |",
+            figure("steal_seconds")
+        );
+        let (seconds, through) = (median(&whole, Pass::per_second), median(&whole, Pass::per_cpu_second));
+        let steal = median(&whole, |pass| pass.steal_seconds);
+        println!(
+            "| Kafka to Kafka, `moderato run` | {seconds:.1} | {through:.2} | {:.2} | {steal:.1} |",
+            through / cpu
+        );
+    }
+
+    fn judge(&self, group: &str, posts: &str, verdicts: &str) -> Setup {
+        let default_model = support::model("smollm2-135m-fp32").display().to_string();
+        let policy = support::repository("model/policies/misinformation.yaml").display().to_string();
+        let settings = [("model.path", default_model), ("model.precision", "int8".to_owned()), ("policy", policy)];
+        let worker = self.worker(group, posts, verdicts, group).set("cache.kind", "off");
+        settings.into_iter().fold(worker, |worker, (key, value)| worker.set(key, value))
     }
 
     /// From the first to the last verdict.

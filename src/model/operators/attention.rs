@@ -128,8 +128,13 @@ impl Attention<'_> {
                 block.visible[row] = self.rows[*place] % tokens + 1;
             }
         }
-        scratch.prompt.iter().for_each(|tile| block.attend::<M>(&tile, false));
-        scratch.post.iter().for_each(|tile| block.attend::<M>(&tile, true));
+        // Loops, here and below: what a closure holds may be compiled apart, without the machine's instructions.
+        for tile in scratch.prompt.iter() {
+            block.attend::<M>(&tile, false);
+        }
+        for tile in scratch.post.iter() {
+            block.attend::<M>(&tile, true);
+        }
         for (index, place) in rows.iter().enumerate() {
             for member in 0..group {
                 let at = (place * heads + head * group + member) * size;

@@ -7,16 +7,21 @@ use super::lanes::{LANES, Lanes};
 /// The largest magnitude; not a number if one of them is not.
 #[inline(always)]
 pub(super) fn peak<M: Lanes>(row: &[f32]) -> f32 {
-    let largest = |so_far, chunk: &[f32]| M::max_i32(so_far, M::magnitude(M::load(chunk)));
-    let lanes = row.chunks(LANES).fold(M::magnitude(M::all(0.0)), largest);
+    let mut lanes = M::magnitude(M::all(0.0));
+    for chunk in row.chunks(LANES) {
+        lanes = M::max_i32(lanes, M::magnitude(M::load(chunk)));
+    }
     f32::from_bits(M::largest_i32(lanes).cast_unsigned())
 }
 
 /// The sum of squares.
 #[inline(always)]
 pub(super) fn sum_of_squares<M: Lanes>(row: &[f32]) -> f32 {
-    let add = |sum, chunk: &[f32]| M::mul_add(M::load(chunk), M::load(chunk), sum);
-    M::sum(row.chunks(LANES).fold(M::all(0.0), add))
+    let mut lanes = M::all(0.0);
+    for chunk in row.chunks(LANES) {
+        lanes = M::mul_add(M::load(chunk), M::load(chunk), lanes);
+    }
+    M::sum(lanes)
 }
 
 /// Writes `row` as bytes around 128 and returns the scale that undoes it: (byte - 128) * scale.

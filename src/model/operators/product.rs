@@ -34,17 +34,30 @@ pub(super) trait Product: Lanes {
 impl Product for Plain {
     #[inline(always)]
     fn multiply(job: Job<'_>) {
-        for (row, out) in job.out.chunks_exact_mut(job.out_stride).enumerate() {
-            let out = &mut out[..job.columns];
-            out.fill(0);
-            for step in 0..job.steps {
-                let left = job.left[row * job.left_stride + step];
-                let right = &job.right[step * job.right_stride..][..job.columns];
-                for (sum, right) in out.iter_mut().zip(right) {
-                    let low = i32::from(left as i16) * i32::from(*right as i16);
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the instructions were found.
+            return unsafe { x86::multiply_avx2(job) };
+        }
+        anywhere(job);
+    }
+}
+
+/// Without any instruction of its own.
+#[inline(always)]
+pub(super) fn anywhere(job: Job<'_>) {
+    for (row, out) in job.out.chunks_exact_mut(job.out_stride).enumerate() {
+        let left = &job.left[row * job.left_stride..][..job.steps];
+        for (group, out) in out[..job.columns].as_chunks_mut::<COLUMNS>().0.iter_mut().enumerate() {
+            let mut sums = [0; COLUMNS];
+            for (left, right) in left.iter().zip(job.right.chunks(job.right_stride)) {
+                let right = &right[group * COLUMNS..][..COLUMNS];
+                for (sum, right) in sums.iter_mut().zip(right) {
+                    let low = i32::from(*left as i16) * i32::from(*right as i16);
                     *sum += low + (left >> 16) * (right >> 16);
                 }
             }
+            *out = sums;
         }
     }
 }
@@ -52,7 +65,9 @@ impl Product for Plain {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m512i, _mm512_dpwssd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+        __m512i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32, _mm256_setzero_si256,
+        _mm256_storeu_si256, _mm512_dpwssd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512,
+        _mm512_storeu_si512,
     };
 
     use super::super::lanes::Avx512;
@@ -75,6 +90,37 @@ mod x86 {
                                 _ => block::<4>(&mut job, row, column),
                             }
                         };
+                }
+            }
+        }
+    }
+
+    /// `ROWS` rows by one group of columns at a time.
+    #[target_feature(enable = "avx2")]
+    pub(super) fn multiply_avx2(job: Job<'_>) {
+        let rows = job.out.len() / job.out_stride;
+        for (row, column) in
+            (0..rows).step_by(ROWS).flat_map(|row| (0..job.columns).step_by(COLUMNS).map(move |c| (row, c)))
+        {
+            let left = [0, 1, 2, 3, 4, 5].map(|r| &job.left[(row + r) * job.left_stride..][..job.steps]);
+            let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
+            for step in 0..job.steps {
+                let right = &job.right[step * job.right_stride + column..][..COLUMNS];
+                // SAFETY: sixteen words are there; loads, and the stores below, need no alignment.
+                let words = unsafe { [0, 8].map(|at| _mm256_loadu_si256(right.as_ptr().add(at).cast())) };
+                for (left, sums) in left.iter().zip(&mut sums) {
+                    let factor = _mm256_set1_epi32(left[step]);
+                    for (sum, words) in sums.iter_mut().zip(words) {
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(factor, words));
+                    }
+                }
+            }
+            for (r, [low, high]) in sums.into_iter().enumerate() {
+                let out = job.out[(row + r) * job.out_stride + column..][..COLUMNS].as_mut_ptr();
+                // SAFETY: as above.
+                unsafe {
+                    _mm256_storeu_si256(out.cast(), low);
+                    _mm256_storeu_si256(out.add(8).cast(), high);
                 }
             }
         }

@@ -159,13 +159,15 @@ struct Row<'a> {
 fn probabilities<M: Lanes, const N: usize>(row: Row<'_>, facts: &Facts) -> (f32, f32) {
     let (scale, hidden) = (M::all(row.scale), M::all(HIDDEN));
     let mut exponents = [hidden; N];
+    let mut largest = hidden;
     for (n, exponent) in exponents.iter_mut().enumerate() {
         let at = n * LANES;
         let score = M::mul(M::to_f32(M::load_i32(&row.scores[at..])), scale);
         let score = M::mul_add(score, M::load(&facts.key_scale[at..]), M::load(&facts.value_exponent[at..]));
         *exponent = M::first(row.visible.saturating_sub(at), score, hidden);
+        largest = M::max(*exponent, largest);
     }
-    let largest = M::largest(exponents.into_iter().fold(hidden, M::max));
+    let largest = M::largest(largest);
     let (shift, full) = (M::all(largest), M::all(PROBABILITY));
     let mut sum = M::all(0.0);
     let mut integers = [M::round(sum); N];

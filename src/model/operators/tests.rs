@@ -4,6 +4,7 @@ use super::{
     add_norm::AddNorm,
     attention::{Attention, Scratch, Sizes},
     lanes::{Lanes, Plain},
+    product::{Job, Product, anywhere},
     swiglu::SwiGlu,
     widest::{Work, run_widest},
 };
@@ -197,6 +198,40 @@ fn every_machine_computes_the_same_attention() {
     for case in [Case::new(2, 70, 100, SMOL), Case::new(1, 9, 20, [6, 2, 8])] {
         let plain = case.compute(&case.every_row(), |work| work.run::<Plain>());
         plain.assert_like(&case.run(&case.every_row()));
+    }
+}
+
+#[test]
+fn every_machine_multiplies_exactly_the_same() {
+    let mut random = Random(5);
+    let mut integer = || (random.next() * 1e3) as i32;
+    let mut words = |count| -> Vec<i32> { (0..count).map(|_| (integer() & 0xffff) | (integer() << 16)).collect() };
+    let (left, right) = (words(12 * 40), words(40 * 64));
+    let product = |multiply: &dyn Fn(Job<'_>), steps, columns| {
+        let mut out = vec![0; 12 * 64];
+        let (left, right, out_of_job) = (&left[..], &right[..], &mut out[..]);
+        multiply(Job {
+            left,
+            left_stride: 40,
+            right,
+            right_stride: 64,
+            steps,
+            columns,
+            out: out_of_job,
+            out_stride: 64,
+        });
+        out
+    };
+    for (steps, columns) in [(40, 64), (1, 16), (7, 48), (0, 32)] {
+        let expected = product(&|job| anywhere(job), steps, columns);
+        assert_eq!(product(&|job| Plain::multiply(job), steps, columns), expected, "{steps} steps, {columns} columns");
+        let longhand: i64 = (0..steps)
+            .map(|step| {
+                let (a, b) = (left[40 + step], right[step * 64 + 3]);
+                i64::from(a as i16) * i64::from(b as i16) + i64::from(a >> 16) * i64::from(b >> 16)
+            })
+            .sum();
+        assert_eq!(expected[64 + 3], longhand as i32);
     }
 }
 

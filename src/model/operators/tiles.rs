@@ -70,8 +70,8 @@ pub(super) fn words<M: Lanes>(row: &[f32], level: f32, out: &mut [i32]) -> f32 {
     let inverse = M::all(1.0 / scale);
     let (low, high) = row.split_at(row.len() / 2);
     for ((out, low), high) in out.chunks_mut(LANES).zip(low.chunks(LANES)).zip(high.chunks(LANES)) {
-        let integers = |chunk| M::round(M::mul(M::load(chunk), inverse));
-        M::store_i32(M::words(integers(low), integers(high)), out);
+        let (low, high) = (M::mul(M::load(low), inverse), M::mul(M::load(high), inverse));
+        M::store_i32(M::words(M::round(low), M::round(high)), out);
     }
     scale
 }

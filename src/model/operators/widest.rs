@@ -18,6 +18,11 @@ pub(super) fn run_widest(work: impl Work) {
         // SAFETY: every feature that the function is compiled for was found.
         return unsafe { avx512(work) };
     }
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: as above.
+        return unsafe { avx2(work) };
+    }
     work.run::<Plain>();
 }
 
@@ -35,4 +40,11 @@ fn has_avx512() -> bool {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn avx512(work: impl Work) {
     work.run::<super::lanes::Avx512>();
+}
+
+/// The plain loops, as the compiler makes them for this.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn avx2(work: impl Work) {
+    work.run::<Plain>();
 }
