@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from models import make_config, make_weights, write_gguf, write_hugging_face
 from moderato_model import EXPORTER_VERSION
 from moderato_model.cli import main
+from moderato_model.errors import ExportError
 from moderato_model.export import Options, export
 
 
