@@ -41,7 +41,7 @@ class Plan:
     largest_batch: int
 
 
-FULL = Plan(rounds=3, posts=364, naive_rows=10, largest_batch=32)
+FULL = Plan(rounds=3, posts=192, naive_rows=10, largest_batch=32)
 QUICK = Plan(rounds=2, posts=64, naive_rows=3, largest_batch=16)
 
 

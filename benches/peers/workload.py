@@ -13,7 +13,7 @@ import yaml
 from tokenizers import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = ROOT / "src/cli/demo_posts.jsonl"
+SAMPLES = ROOT / "src/samples.jsonl"
 POLICY = ROOT / "model/policies/misinformation.yaml"
 # Tokens of a row: the post and the prompt's tail.
 LENGTH = 60
