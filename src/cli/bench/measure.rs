@@ -128,7 +128,7 @@ impl<'a> Queue<'a> {
             None => {
                 let (pass, over) = (self.rows.len(), now > self.load.seconds);
                 let ends = |next: usize| over && next > 0 && next.is_multiple_of(pass);
-                while self.waiting.len() < self.load.window && !ends(self.next) {
+                while self.waiting.len() < self.load.window.min(pass) && !ends(self.next) {
                     self.arrive(Instant::now());
                 }
                 if self.waiting.is_empty() {
