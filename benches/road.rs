@@ -6,7 +6,8 @@
 //! verdict's size with rdkafka, interleaved. Four: the default model in int8, Kafka to Kafka, beside the same posts judged by
 //! `moderato bench`, where no road is.
 //!
-//! `make bench` runs it, in about a quarter of an hour. Wall time on a shared machine is noise, so CPU seconds and the
+//! `make bench` runs it, in about a quarter of an hour; `cargo bench --bench road -- linear engine` runs two of its
+//! tables (`cached` reads what `linear` left). Wall time on a shared machine is noise, so CPU seconds and the
 //! hypervisor's steal stand beside it, and the ratios are the figures to quote. The broker and Redis run on the same
 //! cores; their share is not counted.
 
@@ -51,10 +52,14 @@ fn main() {
         kafka: used("bench_road").expect("a broker"),
         redis: support::redis::used("bench_road").expect("a redis"),
     };
-    bench.linear();
-    bench.crowd();
-    bench.cached();
-    bench.engine();
+    let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let tables: [(&str, fn(&Bench)); 4] =
+        [("linear", Bench::linear), ("crowd", Bench::crowd), ("cached", Bench::cached), ("engine", Bench::engine)];
+    for (name, table) in tables {
+        if asked.is_empty() || asked.iter().any(|word| word == name) {
+            table(&bench);
+        }
+    }
 }
 
 struct Bench {
