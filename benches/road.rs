@@ -53,7 +53,7 @@ fn main() {
         redis: support::redis::used("bench_road").expect("a redis"),
     };
     let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let tables: [(&str, fn(&Bench)); 4] =
+    let tables: [(&str, Table); 4] =
         [("linear", Bench::linear), ("crowd", Bench::crowd), ("cached", Bench::cached), ("engine", Bench::engine)];
     for (name, table) in tables {
         if asked.is_empty() || asked.iter().any(|word| word == name) {
@@ -61,6 +61,9 @@ fn main() {
         }
     }
 }
+
+/// Measures one table and prints it.
+type Table = fn(&Bench);
 
 struct Bench {
     kafka: Kafka,
