@@ -14,6 +14,7 @@ from .errors import ExportError
 from .precision import PRECISIONS
 from .weights import WeightFile
 
+
 @dataclass(frozen=True)
 class Options:
     """What the command line says about the result; None leaves the checkpoint's own word."""

@@ -300,7 +300,7 @@ fn percent_encode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::raw::Count;
+    use super::super::count::Count;
     use super::*;
 
     fn problems(change: impl FnOnce(&mut RawConfig)) -> Vec<String> {

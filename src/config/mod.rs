@@ -2,6 +2,7 @@
 //! need no further checking. Nothing below `app` reads the environment.
 
 mod check;
+mod count;
 mod devices;
 mod layers;
 pub mod raw;

@@ -65,6 +65,14 @@ impl Builder<'_> {
             Some(name) if name != own.precision => self.further(name, &own)?,
             _ => own,
         };
+        if graph.needs_our_operators && self.settings.device != Device::Cpu {
+            return Err(ModelError::Device(format!(
+                "{} is made for a CPU and device {} was asked for: export with --precision fp16 or int8-plain, or set \
+                 model.device: cpu",
+                graph.path.display(),
+                self.settings.device.name()
+            )));
+        }
         let mut instances = match choice {
             GraphChoice::Classify | GraphChoice::Auto => self.cascade(&graph)?,
             GraphChoice::FullSharedPrompt => self.full(&graph, true)?,
@@ -96,9 +104,8 @@ impl Builder<'_> {
             let further = self.folder.further_precisions();
             let has = std::iter::once(own.precision.clone()).chain(further).collect::<Vec<_>>().join(", ");
             self.folder.fault(format!(
-                "model.precision is {name} and the folder has {has}: choose one of these, or export with \
-                 --precision {},{name} (fp32,int8 is the only pair) or --precision {name}",
-                own.precision
+                "model.precision is {name} and the folder has {has}: choose one of these, or export with --precision \
+                 {name} (fp32,int8 puts both into one folder)"
             ))
         })
     }
@@ -159,14 +166,6 @@ impl Builder<'_> {
 
     /// `once`: to run the prompt and nothing else.
     fn open(&self, graph: &Graph, threads: usize, once: bool) -> Result<Session, ModelError> {
-        if graph.needs_our_operators && self.settings.device != Device::Cpu {
-            return Err(ModelError::Device(format!(
-                "{} is made for a CPU and device {} was asked for: export with --precision fp16 or int8-plain, or set \
-                 model.device: cpu",
-                graph.path.display(),
-                self.settings.device.name()
-            )));
-        }
         let shapes = if once {
             Shapes::of_prompt(&graph.contract, self.prompt.prefix_ids().len())
         } else {

@@ -1,4 +1,4 @@
-//! One model on one device, owned by one thread: rows of token ids in, scores out.
+//! What one thread runs a model by: rows of token ids in, scores out. Several may share one session.
 
 use super::{
     assignment::Assignment,
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::config::BatchLimits;
 
-/// A loaded model. `&mut` throughout: a session does one run at a time.
+/// One thread's way to run a loaded model. `&mut` throughout: it does one run at a time.
 pub struct Instance {
     engine: Engine,
 }

@@ -62,7 +62,7 @@ struct Judged {
 
 fn calibration_rows(builder: &Builder<'_>) -> Result<Vec<Vec<u32>>, ModelError> {
     let most = builder.config.max_positions.map_or(RUN_TOKENS, |most| most - builder.prompt.prefix_ids().len());
-    let max_input_tokens = most.min(RUN_TOKENS) - builder.prompt.tail_ids().len();
+    let max_input_tokens = most.min(RUN_TOKENS).saturating_sub(builder.prompt.tail_ids().len()).max(1);
     let limit = InputLimit { max_input_tokens, on_overlong: OnOverlong::TruncateMiddle };
     let rows = samples::texts().map(|text| builder.prompt.tokenize(&text, &limit).map(|tokens| tokens.ids));
     let mut rows: Vec<_> = rows.collect::<Result<_, _>>().map_err(|error| ModelError::Tokenizer(error.to_string()))?;
