@@ -29,6 +29,11 @@ pub fn posts(prefix: &str, count: usize) -> impl Iterator<Item = Outgoing> {
     (0..count).map(move |n| post(&format!("{prefix}-{n}"), &format!("Claim {n} of {prefix}: the bridge was closed.")))
 }
 
+/// The same texts whatever the pool, so that a second pool asks what the first one asked. The ids are the numbers.
+pub fn same_posts(numbers: impl IntoIterator<Item = usize>) -> impl Iterator<Item = Outgoing> {
+    numbers.into_iter().map(|n| post(&n.to_string(), &format!("Claim {n}: it was never tested.")))
+}
+
 /// The posts that these verdicts are about, each once.
 pub fn judged(verdicts: &[Record]) -> BTreeSet<String> {
     let subject = |record: &Record| record.json()["subject"].as_str().map(str::to_owned);
@@ -88,6 +93,17 @@ policy: {policy}
     /// A worker of this pool, still to be started.
     pub fn setup(&self) -> Setup {
         Setup::new(self.config())
+    }
+
+    /// A worker with its answers in Redis, under a prefix, and as long a timeout as is allowed: on a busy machine a test
+    /// that is about something else must not meet one.
+    pub fn cached(&self, url: &str, prefix: &str) -> Setup {
+        self.setup().with(&[
+            ("cache.kind", "redis"),
+            ("cache.redis.url", url),
+            ("cache.redis.prefix", prefix),
+            ("cache.redis.timeout", "500ms"),
+        ])
     }
 
     /// A worker whose death the group notices soon.
