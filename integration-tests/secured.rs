@@ -291,9 +291,19 @@ fn a_redis_user_that_is_made_late_is_let_in_without_a_restart() {
 fn a_redis_cluster_of_three_serves_as_the_cache() {
     let (kafka, redis) = (kafka!(), redis!());
     let nodes = secured::redis_cluster(&redis);
+    let user = ["SETUSER", USER, "on", &format!(">{PASSWORD}"), "~cache:*"];
+    for node in &nodes {
+        let () = redis::cmd("ACL").arg(&user).arg(&RIGHTS).arg("+cluster|slots").query(&mut node.connection()).unwrap();
+    }
     let pool = Pool::new(&kafka, 1);
+    let password = secret(PASSWORD);
     // One seed is enough: the others are found through it.
-    let setup = || with_redis(&pool, &nodes[0].url).set("cache.redis.cluster", true);
+    let setup = || {
+        with_redis(&pool, &nodes[0].url)
+            .set("cache.redis.cluster", true)
+            .set("cache.redis.username", USER)
+            .set("cache.redis.password_file", password.path().display())
+    };
 
     let check = setup().verb("check").output(b"");
     let worker = setup().start();
@@ -302,6 +312,6 @@ fn a_redis_cluster_of_three_serves_as_the_cache() {
     let shares = nodes.each_ref().map(kept);
     assert_eq!(shares.iter().sum::<usize>(), texts);
     assert!(shares.iter().all(|keys| *keys > 0), "{shares:?}");
-    worker.stop();
+    assert!(!worker.stop().contains("redis refuses a command"));
     assert!(check.status.success(), "{}", said(&check));
 }

@@ -10,6 +10,10 @@ use super::{PATIENCE, eventually, model, repository};
 /// The policy of the tests: its prompt is short, so that the tiny model's time goes to the posts.
 pub const POLICY: &str = "model/policies/misinformation-short.md";
 
+/// A worker with these is missed by its group soon after its death.
+pub const MORTAL: [(&str, &str); 3] =
+    [("kafka.session_timeout", "3s"), ("kafka.drain_timeout", "2s"), ("kafka.options.heartbeat.interval.ms", "500")];
+
 /// One pool. A test that wants another topic replaces the field.
 pub struct Pool<'a> {
     pub kafka: &'a Kafka,
@@ -108,11 +112,7 @@ policy: {policy}
 
     /// A worker whose death the group notices soon.
     pub fn mortal(&self) -> Setup {
-        self.setup().with(&[
-            ("kafka.session_timeout", "3s"),
-            ("kafka.drain_timeout", "2s"),
-            ("kafka.options.heartbeat.interval.ms", "500"),
-        ])
+        self.setup().with(&MORTAL)
     }
 
     /// A worker of this pool.

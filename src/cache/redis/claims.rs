@@ -22,7 +22,7 @@ const RENEWAL: Duration = Duration::from_secs(1);
 /// This worker's claims.
 pub(super) struct Claims {
     link: Arc<Link>,
-    /// Told to whoever looks into Redis; nothing rests on it.
+    /// Host and process, for whoever looks into Redis; nothing rests on it.
     holder: String,
     held: Mutex<HashSet<String>>,
 }
@@ -30,7 +30,8 @@ pub(super) struct Claims {
 impl Claims {
     /// Renews what is held for as long as somebody has use for it. Must be called on the runtime.
     pub(super) fn open(link: Arc<Link>) -> Arc<Self> {
-        let claims = Arc::new(Self { link, holder: format!("process {}", std::process::id()), held: Mutex::default() });
+        let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let claims = Arc::new(Self { link, holder: format!("{node}/{}", std::process::id()), held: Mutex::default() });
         tokio::spawn(renew(Arc::downgrade(&claims)));
         claims
     }

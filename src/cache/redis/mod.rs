@@ -128,7 +128,9 @@ impl Redis {
     }
 
     pub(super) async fn give_up(&self, key: &VerdictKey) {
-        let _ = self.link.groups(self.release(key).map(|release| vec![release]).into_iter().collect()).await;
+        if let Some(release) = self.release(key) {
+            let _ = self.link.groups(vec![vec![release]]).await;
+        }
     }
 
     /// Removes the answers that were made for these posts, and hands back their keys.
