@@ -241,7 +241,7 @@ async fn a_question_that_is_given_up_without_an_answer_is_open_to_the_next_worke
     assert_eq!(first.ask(&[key], 4).await, [Question::Elsewhere]);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_claim_outlives_its_lease_while_its_holder_lives_and_not_much_longer() {
     let redis = redis!();
     let (first, second) = (cache(&redis), cache(&redis));
