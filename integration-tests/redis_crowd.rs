@@ -93,10 +93,13 @@ fn what_a_killed_worker_was_judging_is_taken_over_by_the_one_that_waits_for_it()
     waiter.wait_for_log(WAITS);
     holder.kill9();
     let own = format!("/{}", holder.pid());
-    let left = claims(&mut link).into_iter();
-    // One may lapse or be let go of while it is looked at.
-    let orphan =
-        |claim: &String| link.get::<_, Option<String>>(claim).unwrap().is_some_and(|told| told.ends_with(&own));
+    let mut get = |key: &str| link.get::<_, Option<String>>(key).unwrap();
+    // One may lapse or be let go of while it is looked at; one beside an answer has had its time.
+    let orphan = |claim: &String| {
+        let held = get(claim).is_some_and(|told| told.ends_with(&own));
+        held && get(&format!("{prefix}:v1:{}", question(claim))).is_none()
+    };
+    let left = claims(&mut redis.connection()).into_iter();
     let orphans: BTreeSet<String> = left.filter(orphan).map(|claim| question(&claim)).collect();
     let verdicts = second.verdicts_of_all();
 
