@@ -7,6 +7,7 @@ mod classify;
 mod command_line;
 mod delivery;
 mod devices;
+mod exactly_once;
 mod gpu;
 mod harness;
 mod instances;

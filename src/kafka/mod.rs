@@ -2,6 +2,9 @@
 
 pub mod consumer;
 pub mod ledger;
+mod membership;
 pub mod probe;
 pub mod publisher;
+mod record;
 pub mod settings;
+mod transactor;
