@@ -5,6 +5,7 @@
 mod bad_input;
 mod classify;
 mod command_line;
+mod dead_letters;
 mod delivery;
 mod devices;
 mod gpu;
@@ -13,6 +14,7 @@ mod instances;
 mod model;
 mod outside;
 mod rebalance;
+mod reconcile;
 mod redis_cache;
 mod road;
 mod secured;
