@@ -5,6 +5,7 @@
 mod bad_input;
 mod classify;
 mod command_line;
+mod dead_letters;
 mod delivery;
 mod devices;
 mod exactly_once;
@@ -14,6 +15,7 @@ mod instances;
 mod model;
 mod outside;
 mod rebalance;
+mod reconcile;
 mod redis_cache;
 mod road;
 mod secured;

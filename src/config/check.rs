@@ -104,7 +104,7 @@ impl Checker {
         let path = PathBuf::from(text);
         let message =
             if text.is_empty() { format!("is required: {what}") } else { format!("`{text}` is not a file: {what}") };
-        self.require(path.is_file(), key, || message);
+        self.require(self.needs == Needs::KafkaOnly || path.is_file(), key, || message);
         path
     }
 
@@ -193,7 +193,8 @@ impl Checker {
 
     fn model(&mut self, raw: &RawModel, device: Device, limits: &RawLimits, batch_tokens: usize) -> ModelSettings {
         let path = PathBuf::from(&raw.path);
-        self.require(path.is_dir(), "model.path", || {
+        let judges = self.needs != Needs::KafkaOnly;
+        self.require(!judges || path.is_dir(), "model.path", || {
             if raw.path.is_empty() {
                 "is required: a model folder, such as the one `make model` builds".to_owned()
             } else {
@@ -201,7 +202,7 @@ impl Checker {
             }
         });
         if let Some(library) = &raw.onnxruntime {
-            self.require(Path::new(library).is_file(), "model.onnxruntime", || {
+            self.require(!judges || Path::new(library).is_file(), "model.onnxruntime", || {
                 format!("`{library}` is not a file: libonnxruntime.so.1.31.1 of the onnxruntime==1.31.1 wheel")
             });
         }
@@ -347,6 +348,9 @@ mod tests {
         let bare = check(&RawConfig::default(), Needs::Kafka).unwrap_err().0;
         let keys: Vec<&str> = bare.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(keys, ["kafka.brokers", "model.path", "policy"]);
+        let bare = check(&RawConfig::default(), Needs::KafkaOnly).unwrap_err().0;
+        let keys: Vec<&str> = bare.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["kafka.brokers"]);
     }
 
     #[test]

@@ -226,13 +226,15 @@ pub struct Loaded {
     pub checked: Result<Config, ConfigError>,
 }
 
-/// Whether the verb at hand talks to Kafka: only then must brokers be named.
+/// What the verb at hand works with: only that must be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
     /// Brokers, topics and group.
     Kafka,
     /// Only model, policy and limits.
     ModelOnly,
+    /// Only brokers, topics and group: the model and the policy may be elsewhere.
+    KafkaOnly,
 }
 
 /// Reads the file (if any), lays the settings over it in order, and checks the whole.

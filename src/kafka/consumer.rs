@@ -337,17 +337,8 @@ fn deliver(
         return Ok(());
     };
     *outstanding += 1;
-    let headers = message.headers().map(|headers| Arc::new(headers.detach()) as _);
-    let original = Original {
-        topic: topic.clone(),
-        partition: message.partition(),
-        offset: Offset(message.offset()),
-        timestamp_ms: message.timestamp().to_millis(),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers: Headers(headers),
-    };
-    let envelope = Envelope { body: RawMessage, receipt, original: Arc::new(original), received };
+    let original = Arc::new(original(topic, message));
+    let envelope = Envelope { body: RawMessage, receipt, original, received };
     parts.intake.try_send(envelope).map_err(|error| Fatal::Internal {
         part: "prepare",
         cause: match error {
@@ -357,16 +348,41 @@ fn deliver(
     })
 }
 
+/// An owned copy of a record.
+pub(super) fn original(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Original {
+    let headers = message.headers().map(|headers| Arc::new(headers.detach()) as _);
+    Original {
+        topic: topic.clone(),
+        partition: message.partition(),
+        offset: Offset(message.offset()),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: Headers(headers),
+    }
+}
+
 /// What librdkafka retries by itself is logged; what only the operator can mend ends the worker.
 fn unless_fatal(error: &KafkaError, settings: &KafkaSettings) -> Result<(), Fatal> {
+    if matches!(error, KafkaError::PartitionEOF(_)) {
+        return Ok(());
+    }
+    if hopeless(error) {
+        let KafkaSettings { posts, group, .. } = settings;
+        let cause = format!("topic {posts}, group {group}: {error}; `moderato check` says what is missing");
+        return Err(Fatal::Kafka { cause });
+    }
+    warn!(%error, "kafka consumer");
+    Ok(())
+}
+
+/// Whether only the operator can mend it.
+pub(super) fn hopeless(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{
         Authentication, ClusterAuthorizationFailed, GroupAuthorizationFailed, SaslAuthenticationFailed,
         TopicAuthorizationFailed, UnknownTopic, UnknownTopicOrPartition, UnsupportedSASLMechanism,
     };
-    if matches!(error, KafkaError::PartitionEOF(_)) {
-        return Ok(());
-    }
-    let hopeless = matches!(error, KafkaError::MessageConsumptionFatal(_))
+    matches!(error, KafkaError::MessageConsumptionFatal(_))
         || matches!(
             error.rdkafka_error_code(),
             Some(
@@ -379,14 +395,7 @@ fn unless_fatal(error: &KafkaError, settings: &KafkaSettings) -> Result<(), Fata
                     | UnsupportedSASLMechanism
                     | Authentication
             )
-        );
-    if hopeless {
-        let KafkaSettings { posts, group, .. } = settings;
-        let cause = format!("topic {posts}, group {group}: {error}; `moderato check` says what is missing");
-        return Err(Fatal::Kafka { cause });
-    }
-    warn!(%error, "kafka consumer");
-    Ok(())
+        )
 }
 
 enum Rebalance {

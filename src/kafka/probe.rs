@@ -49,7 +49,7 @@ pub fn probe(settings: &KafkaSettings, budget: Duration) -> Result<String, Strin
 
 /// Asks in short turns and listens in between: a request that fails only tells that its time was over, while the
 /// reason, such as a refused password, comes as an event. A reason that no patience mends ends the asking.
-fn ask(consumer: &BaseConsumer<Listener>, budget: Duration) -> Result<Metadata, String> {
+pub(super) fn ask(consumer: &BaseConsumer<Listener>, budget: Duration) -> Result<Metadata, String> {
     let deadline = Instant::now() + budget;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -69,7 +69,7 @@ fn ask(consumer: &BaseConsumer<Listener>, budget: Duration) -> Result<Metadata, 
 
 /// The last thing the client said about its connections, and whether only the operator can mend it.
 #[derive(Default)]
-struct Listener(Mutex<Option<(bool, String)>>);
+pub(super) struct Listener(Mutex<Option<(bool, String)>>);
 
 impl ClientContext for Listener {
     fn error(&self, error: KafkaError, reason: &str) {

@@ -135,7 +135,7 @@ fn text(headers: OwnedHeaders, key: &str, value: &str) -> OwnedHeaders {
 }
 
 /// A native copy, so that null values and names that are not UTF-8 survive.
-fn copy(headers: &Headers) -> OwnedHeaders {
+pub(super) fn copy(headers: &Headers) -> OwnedHeaders {
     let native = headers.0.as_ref().and_then(|any| any.downcast_ref::<OwnedHeaders>());
     native.map_or_else(OwnedHeaders::new, |headers| headers.as_borrowed().detach())
 }
