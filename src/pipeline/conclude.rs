@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
+use crate::cache::Cache;
 use crate::error::Fatal;
 use crate::kafka::publisher::Outgoing;
 use crate::pipeline::Finished;
@@ -29,6 +30,8 @@ pub struct Parts {
     pub judge: Judge,
     /// Where they go.
     pub outlet: Outlet,
+    /// Where the answers to deleted posts are removed.
+    pub cache: Arc<Cache>,
     /// To the source: settled receipts.
     pub settled: Sender<Receipt>,
     /// Rejections in a row that end the worker.
@@ -61,6 +64,7 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
                 for item in taken.drain(..) {
                     sequencer.push(item.receipt().place(), item, &mut ready);
                 }
+                forget_deleted(&parts.cache, &ready).await;
                 for item in ready.drain(..) {
                     let (outgoing, Envelope { receipt, original, .. }) = parts.conclude(item)?;
                     let tripped = parts.guard(&outgoing, &mut rejections_in_a_row);
@@ -74,6 +78,19 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
         }
     }
     Ok(())
+}
+
+/// Removes the answers that were made for posts whose tombstones are about to leave. Here and not earlier, because by
+/// now the answers to all that came before a tombstone in its partition have been kept.
+async fn forget_deleted(cache: &Cache, ready: &[Finished]) {
+    let deleted = ready.iter().filter_map(|item| match item {
+        Finished::Tombstone(envelope) => Some(&*envelope.original),
+        _ => None,
+    });
+    let deleted: Vec<&Original> = deleted.collect();
+    if !deleted.is_empty() {
+        cache.forget(&deleted).await;
+    }
 }
 
 impl Parts {
