@@ -1,7 +1,5 @@
 //! A number for each offset of a range, in pages that are made when they are first touched.
 
-use std::mem::size_of;
-
 /// Offsets in one page: 16 KiB.
 const PAGE: usize = 4096;
 
