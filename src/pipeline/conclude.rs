@@ -15,6 +15,7 @@ use crate::pipeline::judge::Judge;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::sequencer::Sequencer;
 use crate::pipeline::tally::{Tally, add};
+use crate::policy::Action;
 use crate::receipt::{Envelope, Original, Receipt};
 use crate::verdict::{Source, VerdictV1};
 
@@ -50,6 +51,9 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
     while open || owed > 0 {
         tokio::select! {
             n = parts.outlet.reports(&mut reports), if owed > 0 => {
+                if n == 0 {
+                    return Err(Fatal::Internal { part: "publisher", cause: "its thread is gone".to_owned() });
+                }
                 owed -= n;
                 for report in reports.drain(..) {
                     parts.settle(report?);
@@ -63,11 +67,12 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
                 forget_deleted(&parts.cache, &ready).await;
                 for item in ready.drain(..) {
                     let (outgoing, Envelope { receipt, original, .. }) = parts.conclude(item)?;
-                    match parts.outlet.publish(&original, &outgoing, receipt).await? {
+                    let tripped = parts.guard(&outgoing, &mut rejections_in_a_row);
+                    match parts.outlet.publish(original, outgoing, receipt).await? {
                         Some(durable) => parts.settle(durable),
                         None => owed += 1,
                     }
-                    parts.guard(&outgoing, &mut rejections_in_a_row)?;
+                    tripped?;
                 }
             }
         }
@@ -109,7 +114,7 @@ impl Parts {
                 add(&self.tally.verdicts, 1);
                 let value = encode(&verdict)?;
                 let verdict_id = verdict.id.into_owned();
-                (Outgoing::Verdict { value, verdict_id }, judged.take().1)
+                (Outgoing::Verdict { value, verdict_id, flagged: action != Action::Allow }, judged.take().1)
             }
             Finished::Rejected(envelope) => {
                 let (rejected, envelope) = envelope.take();
