@@ -155,12 +155,12 @@ fn only_what_the_group_has_committed_is_expected_unless_the_end_is_asked_for() {
 fn a_range_may_begin_and_end_at_a_time() {
     let kafka = kafka!();
     let pool = Pool::new(&kafka, 1);
-    // 2026-11-22T10:00:00Z and a second more for each post.
-    let at = |n: usize| 1_795_341_600_000 + 1000 * i64::try_from(n).unwrap();
+    // 2026-01-01T00:00:00Z and a second more for each post.
+    let at = |n: usize| 1_767_225_600_000 + 1000 * i64::try_from(n).unwrap();
     pool.post(posts("p", 10).enumerate().map(|(n, post)| post.timestamp(at(n))));
     judge(&pool, 3..7);
 
-    let times = ["--from", "2026-11-22T10:00:03Z", "--to", "2026-11-22T10:00:07Z"];
+    let times = ["--from", "2026-01-01T00:00:03Z", "--to", "2026-01-01T00:00:07Z"];
     let (report, exit) = reconcile(&pool, &times);
 
     assert_eq!((counts(&report, ["expected", "verdicts"]), exit), ([4, 4], Some(0)));
