@@ -26,11 +26,12 @@ pub fn probe(settings: &KafkaSettings, budget: Duration) -> Result<String, Strin
     let producer: Result<rdkafka::producer::BaseProducer, _> = settings.producer().create();
     drop(producer.map_err(|error| format!("kafka.options: {error}"))?);
     let metadata = ask(&consumer, budget).map_err(|why| format!("no answer from {}: {why}", settings.brokers))?;
-    let topics = [
+    let mut topics = vec![
         ("kafka.topics.posts", &settings.posts),
         ("kafka.topics.verdicts", &settings.verdicts),
         ("kafka.topics.dead_letters", &settings.dead_letters),
     ];
+    topics.extend(settings.flagged.as_ref().map(|topic| ("kafka.topics.flagged", topic)));
     let missing: Vec<String> = topics
         .iter()
         .filter(|(_, topic)| partitions(&metadata, topic) == 0)
@@ -41,17 +42,9 @@ pub fn probe(settings: &KafkaSettings, budget: Duration) -> Result<String, Strin
     if !missing.is_empty() {
         return Err(missing.join("; "));
     }
-    let count = |topic: &str| partitions(&metadata, topic);
-    Ok(format!(
-        "{} broker(s); {} has {} partition(s), {} has {}, {} has {}",
-        metadata.brokers().len(),
-        settings.posts,
-        count(&settings.posts),
-        settings.verdicts,
-        count(&settings.verdicts),
-        settings.dead_letters,
-        count(&settings.dead_letters)
-    ))
+    let counts: Vec<String> =
+        topics.iter().map(|(_, topic)| format!("{topic} has {} partition(s)", partitions(&metadata, topic))).collect();
+    Ok(format!("{} broker(s); {}", metadata.brokers().len(), counts.join(", ")))
 }
 
 /// Asks in short turns and listens in between: a request that fails only tells that its time was over, while the

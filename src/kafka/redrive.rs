@@ -16,8 +16,8 @@ use thiserror::Error;
 use crate::config::KafkaSettings;
 use crate::kafka::dead_letter::{Letter, marker};
 use crate::kafka::headers;
-use crate::kafka::publisher::copy;
 use crate::kafka::range::ReadError;
+use crate::kafka::record::copy;
 use crate::receipt::{Original, Partition};
 
 /// Longest single call to the coordinator; one that takes longer is called again, which resumes it.

@@ -92,10 +92,13 @@ enum Role {
 }
 
 fn outputs(settings: &KafkaSettings) -> Vec<(Topic<'_>, Role)> {
-    vec![
+    let mut outputs = vec![
         (Topic { key: "kafka.topics.verdicts", name: &settings.verdicts }, Role::Verdicts),
         (Topic { key: "kafka.topics.dead_letters", name: &settings.dead_letters }, Role::DeadLetters),
-    ]
+    ];
+    let flagged = settings.flagged.iter();
+    outputs.extend(flagged.map(|name| (Topic { key: "kafka.topics.flagged", name }, Role::Flagged)));
+    outputs
 }
 
 /// The input topic, to be cut to what is asked for.
