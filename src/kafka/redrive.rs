@@ -18,6 +18,7 @@ use crate::kafka::dead_letter::{Letter, marker};
 use crate::kafka::headers;
 use crate::kafka::range::ReadError;
 use crate::kafka::record::copy;
+use crate::kafka::transactor::MOCK;
 use crate::receipt::{Original, Partition};
 
 /// Longest single call to the coordinator; one that takes longer is called again, which resumes it.
@@ -28,8 +29,6 @@ const SERVE: Duration = Duration::from_millis(10);
 const CONNECTING: Duration = Duration::from_secs(60);
 /// Longest transaction that brokers allow, unless their operator changed it.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
-/// What librdkafka's mock cluster calls itself.
-const MOCK: &str = "mockCluster";
 /// Names the dead letter that a post was put back from.
 const ORIGIN: &str = "moderato.redrive.source";
 

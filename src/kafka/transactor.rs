@@ -37,7 +37,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// Longest wait for the broker at start.
 const CONNECTING: Duration = Duration::from_secs(30);
 /// What librdkafka's mock cluster calls itself.
-const MOCK: &str = "mockCluster";
+pub(super) const MOCK: &str = "mockCluster";
 
 /// A finished post on its way into a transaction.
 pub(super) struct Pending {

@@ -289,6 +289,7 @@ impl<'a> Clerk<'a> {
             self.report.missing.add(Missing { partition, offset }, self.request.list);
         }
         let report = &mut self.report;
+        report.account_bytes = self.account.bytes();
         let duplicates =
             if self.request.allow_repeats { report.duplicates_that_differ } else { report.duplicates.count };
         let faults = report.missing.count + report.strangers.count + duplicates;
