@@ -26,13 +26,15 @@ pub enum Fatal {
         /// What the broker or client said.
         cause: String,
     },
-    /// Too many posts in a row were rejected: most likely somebody broke a schema.
+    /// Too many posts of a partition were rejected: most likely somebody broke a schema.
     #[error(
-        "{count} posts in a row were rejected (limits.max_consecutive_rejections), the last as {reason}; look at the dead-letter topic before restarting"
+        "partition {partition}: {count} were rejected, the last as {reason}; look at the dead-letter topic before restarting"
     )]
     TooManyRejections {
-        /// How many in a row.
-        count: u64,
+        /// The partition.
+        partition: i32,
+        /// How many of how many, and by which limit that is too many.
+        count: String,
         /// The last one's reason.
         reason: &'static str,
     },
@@ -77,6 +79,11 @@ pub enum Fatal {
 }
 
 impl Fatal {
+    /// Whether what the model was running may have brought it about: then those posts are suspected.
+    pub fn is_of_a_run(&self) -> bool {
+        matches!(self, Fatal::Stalled { .. } | Fatal::ModelLost { .. } | Fatal::Internal { part: "model", .. })
+    }
+
     /// The stable code, for logs and the README's table.
     pub fn code(&self) -> &'static str {
         match self {

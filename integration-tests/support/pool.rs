@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tempfile::TempDir;
+
 use super::kafka::Kafka;
 use super::records::{Outgoing, Record};
 use super::worker::{Setup, Worker};
@@ -17,6 +19,8 @@ pub struct Pool<'a> {
     pub verdicts: String,
     pub dead_letters: String,
     pub group: String,
+    /// Outlives its workers: what one was running when it ended is known to the next.
+    pub state: TempDir,
 }
 
 /// A post that a worker can judge, keyed by its id.
@@ -58,18 +62,24 @@ impl<'a> Pool<'a> {
     /// The same for a test with several pools.
     pub fn named(kafka: &'a Kafka, name: &str, partitions: i32) -> Self {
         let topic = |purpose: &str| kafka.topic(&format!("{name}{purpose}"), partitions);
+        Self::of(kafka, topic, kafka.name(&format!("{name}group")))
+    }
+
+    /// The same with topics that are made in another way.
+    pub fn of(kafka: &'a Kafka, topic: impl Fn(&str) -> String, group: String) -> Self {
         Self {
             kafka,
             posts: topic("posts"),
             verdicts: topic("verdicts"),
             dead_letters: topic("dead-letters"),
-            group: kafka.name(&format!("{name}group")),
+            group,
+            state: tempfile::Builder::new().prefix("moderato-state-").tempdir().expect("a temporary folder"),
         }
     }
 
     /// The config file: the tiny model, this pool's names, and commits that a test need not wait for.
     pub fn config(&self) -> String {
-        let Self { kafka, posts, verdicts, dead_letters, group } = self;
+        let Self { kafka, posts, verdicts, dead_letters, group, state } = self;
         format!(
             "kafka:
   brokers: \"{brokers}\"
@@ -78,10 +88,12 @@ impl<'a> Pool<'a> {
   commit_interval: 100ms
 model: {{path: {model}, threads: 1}}
 policy: {policy}
+state_dir: {state}
 ",
             brokers = kafka.brokers,
             model = model("tiny-fp32").display(),
             policy = repository(POLICY).display(),
+            state = state.path().display(),
         )
     }
 

@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::KafkaSettings;
 use crate::error::Fatal;
+use crate::fault::{self, Point};
 use crate::kafka::ledger::Ledger;
 use crate::receipt::{Envelope, Headers, NextOffset, Offset, Original, Partition, RawMessage, Receipt};
 
@@ -195,6 +196,7 @@ impl ConsumerThread {
     }
 
     fn revoke(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
+        fault::reach(Point::Revoke);
         let lost = self.consumer.assignment_lost();
         if !lost {
             self.drain(partitions, Instant::now() + self.parts.settings.drain_timeout);

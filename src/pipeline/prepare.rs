@@ -19,6 +19,7 @@ use crate::pipeline::{Finished, Judged, TokenizedPost};
 use crate::post;
 use crate::receipt::{Envelope, RawMessage};
 use crate::rejection::{Reason, Rejected, Stage};
+use crate::suspects::{Standing, Suspects};
 use crate::verdict::{Answer, Keyring, Source};
 
 /// Most posts in one chunk: one lookup in the cache each.
@@ -40,6 +41,8 @@ pub struct Parts {
     pub cache: Arc<Cache>,
     /// Questions in flight.
     pub twins: Arc<Twins>,
+    /// Posts that may have ended a process.
+    pub suspects: Arc<Suspects>,
     /// How many labels an answer must have.
     pub labels: usize,
 }
@@ -88,12 +91,20 @@ async fn chunk(
     let keys: Vec<_> = leaders.iter().map(|post| post.body.key).collect();
     let answers = parts.cache.get_many(&keys, parts.labels).await;
     for (leader, answer) in leaders.into_iter().zip(answers) {
-        match answer {
-            Some(answer) => share(&parts.twins, leader, Ok(answer), Source::Cache, &finished).await?,
-            None => misses.send(leader).await.map_err(|error| broken(&error))?,
+        match (answer, parts.suspects.standing(&leader.body.key)) {
+            (Some(answer), _) => share(&parts.twins, leader, Ok(answer), Source::Cache, &finished).await?,
+            (None, Standing::Poison { attempts }) => {
+                share(&parts.twins, leader, Err(poison(attempts)), Source::Model, &finished).await?;
+            }
+            (None, _) => misses.send(leader).await.map_err(|error| broken(&error))?,
         }
     }
     Ok(())
+}
+
+fn poison(attempts: u32) -> Rejected {
+    let message = format!("the worker ended {attempts} times while it ran this post (limits.max_attempts)");
+    Rejected::new(Reason::Poison, Stage::Infer, message)
 }
 
 fn broken(error: &dyn std::fmt::Display) -> Fatal {

@@ -1,0 +1,82 @@
+//! A worker killed at each point where something is half done: its successor leaves no post out.
+
+use crate::support::oracle::Account;
+use crate::support::pool::{Pool, answered_by, posts};
+use crate::support::worker::Setup;
+use crate::support::{PATIENCE, eventually};
+use crate::{kafka, redis};
+
+/// What a shell says of a program that SIGKILL ended.
+const KILLED: i32 = 137;
+
+/// Ends a worker by a fault, lets a second one finish, and hands back how many records came again.
+fn killed_and_succeeded(pool: &Pool<'_>, setup: impl Fn() -> Setup, point: &str, action: &str) -> usize {
+    let mut victim = setup().fault(point, action).start();
+    assert_eq!(victim.wait(), KILLED, "{}", victim.log());
+    let committed: i64 = pool.committed().values().sum();
+    assert!(committed < 600, "killed too late to prove anything");
+    let _successor = setup().start();
+    Account::of(pool).is_whole()
+}
+
+#[test]
+fn a_worker_killed_before_it_publishes_leaves_no_post_out() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 3);
+    pool.post(posts("p", 600));
+    killed_and_succeeded(&pool, || pool.mortal(), "before_produce", "200*off->return(kill)");
+}
+
+#[test]
+fn a_worker_killed_after_the_broker_took_a_verdict_and_before_the_commit_repeats_it_and_nothing_else() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 3);
+    pool.post(posts("p", 600));
+    // No commit before the end: all that was published is published again, and must be the same.
+    let setup = || pool.mortal().set("kafka.commit_interval", "10m").set("limits.max_in_flight", 64);
+    let mut victim = setup().fault("after_produce", "200*off->return(kill)").start();
+    assert_eq!(victim.wait(), KILLED, "{}", victim.log());
+    let published = pool.count(&pool.verdicts);
+    assert!(published >= 200 && pool.committed().is_empty(), "{published} published");
+    let _successor = pool.mortal().start();
+    assert_eq!(Account::of(&pool).is_whole(), published);
+}
+
+#[test]
+fn a_worker_killed_after_the_cache_has_the_answer_leaves_it_to_the_next_and_no_post_out() {
+    let (kafka, redis) = (kafka!(), redis!());
+    let pool = Pool::new(&kafka, 3);
+    pool.post(posts("p", 600));
+    let (prefix, url) = (redis.name("cache"), redis.url.clone());
+    let setup = || {
+        let cached = [("cache.kind", "redis"), ("cache.redis.url", &url), ("cache.redis.prefix", &prefix)];
+        pool.mortal().with(&cached)
+    };
+    killed_and_succeeded(&pool, setup, "after_cache_write", "200*off->return(kill)");
+    let by = answered_by(&kafka.read_all(&pool.verdicts));
+    assert!(by["cache"] > 0, "the successor found the answers of the one that was killed: {by:?}");
+}
+
+#[test]
+fn a_worker_killed_in_the_middle_of_a_run_leaves_no_post_out() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 3);
+    pool.post(posts("p", 600));
+    killed_and_succeeded(&pool, || pool.mortal(), "model_run", "10*off->return(kill)");
+}
+
+#[test]
+fn a_worker_killed_while_its_partitions_are_taken_leaves_no_post_out() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 6);
+    pool.post(posts("before", 2000));
+    let slow = || pool.mortal().set("limits.max_batch_posts", 1);
+    let mut victim = slow().fault("revoke", "return(kill)").start();
+    eventually("verdicts appear", PATIENCE, || pool.count(&pool.verdicts), |count| *count > 0);
+
+    let _second = slow().start();
+
+    assert_eq!(victim.wait(), KILLED, "{}", victim.log());
+    pool.post(posts("after", 200));
+    Account::of(&pool).is_whole();
+}
