@@ -20,7 +20,7 @@ fn the_late_verdicts_of_a_worker_that_froze_beyond_session_and_poll_interval_mov
     let kafka = kafka!();
     let pool = Pool::new(&kafka, 6);
     pool.post(posts("p", 3000));
-    // It never commits by itself: whatever it would commit after its sleep is old.
+    // Whatever it would commit after its sleep is old.
     let slow = || impatient(&pool).set("limits.max_batch_posts", 1);
     let mut sleeper = slow().set("kafka.commit_interval", "2s").start();
     verdicts_appear(&pool);
@@ -31,9 +31,10 @@ fn the_late_verdicts_of_a_worker_that_froze_beyond_session_and_poll_interval_mov
     let (committed, published) = (pool.committed(), pool.count(&pool.verdicts));
     sleeper.resume();
     sleeper.wait_for_log("\"lost\":true");
+    eventually("late verdicts come", PATIENCE, || pool.count(&pool.verdicts), |count| *count > published);
     eventually("both are members", PATIENCE, || kafka.members(&pool.group), |members| *members == 2);
 
-    assert_eq!(pool.committed(), committed, "{published} were published before it woke");
+    assert_eq!(pool.committed(), committed);
     Account::of(&pool).is_whole();
     sleeper.sigterm();
     assert_eq!(sleeper.wait(), 0);
@@ -49,19 +50,10 @@ fn a_worker_that_hangs_while_its_partitions_are_taken_is_given_up_and_the_others
     let hung = slow().fault("revoke", "return(hang)").start();
     verdicts_appear(&pool);
 
-    let second = slow().start();
+    let _second = slow().start();
 
-    eventually(
-        "the second one judges",
-        PATIENCE,
-        || {
-            second.log().contains("\"partitions\":\"[0, 1, 2, 3, 4, 5]\"")
-                || pool.committed().values().sum::<i64>() == 2000
-        },
-        |is| *is,
-    );
     Account::of(&pool).is_whole();
-    drop(hung);
+    assert_eq!(hung.count_in_log("partitions revoked"), 0, "it hangs");
 }
 
 #[test]

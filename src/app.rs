@@ -171,7 +171,8 @@ pub async fn run(config: &Config, judges: Judges, tally: Arc<Tally>, stop: Cance
 }
 
 /// Waits for the source to end and the stages behind it to close. The first fault stops everything: stages that can
-/// no longer finish are aborted, which tells the source to commit what is finished and leave.
+/// no longer finish are aborted, which tells the source to commit what is finished and leave. It is the one told, unless
+/// it is only the echo of another.
 pub async fn supervise(
     source: JoinHandle<Result<(), Fatal>>,
     mut stages: JoinSet<Result<(), Fatal>>,
@@ -202,7 +203,9 @@ pub async fn supervise(
         if let Some(fresh) = fresh {
             // Told in full by whoever gets the first one back.
             info!(error.type = fresh.code(), "stopping early");
-            fault.get_or_insert(fresh);
+            if fault.as_ref().is_none_or(|first| matches!(first, Fatal::Abandoned { .. })) {
+                fault = Some(fresh);
+            }
             stop.cancel();
             stages.abort_all();
         }

@@ -68,6 +68,12 @@ pub enum Fatal {
         /// What the operating system said.
         cause: String,
     },
+    /// A part found the one behind it gone: an echo, for that one says why it ended.
+    #[error("{part} has nobody to hand its work to")]
+    Abandoned {
+        /// Which part.
+        part: &'static str,
+    },
     /// A part of the worker ended although its input was still open: a defect.
     #[error("{part} ended unexpectedly: {cause}")]
     Internal {
@@ -94,7 +100,7 @@ impl Fatal {
             Fatal::Kafka { .. } => "kafka_lost",
             Fatal::ModelLost { .. } => "model_lost",
             Fatal::Output { .. } => "output",
-            Fatal::Internal { .. } => "internal",
+            Fatal::Abandoned { .. } | Fatal::Internal { .. } => "internal",
         }
     }
 }

@@ -314,12 +314,11 @@ fn deliver(
         headers: Headers(headers),
     };
     let envelope = Envelope { body: RawMessage, receipt, original: Arc::new(original), received };
-    parts.intake.try_send(envelope).map_err(|error| Fatal::Internal {
-        part: "prepare",
-        cause: match error {
-            mpsc::error::TrySendError::Full(_) => "a record arrived without a permit".to_owned(),
-            mpsc::error::TrySendError::Closed(_) => "it no longer takes posts".to_owned(),
-        },
+    parts.intake.try_send(envelope).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => {
+            Fatal::Internal { part: "prepare", cause: "a record arrived without a permit".to_owned() }
+        }
+        mpsc::error::TrySendError::Closed(_) => Fatal::Abandoned { part: "consumer" },
     })
 }
 

@@ -90,8 +90,10 @@ impl Parts {
             while held.len() < self.instances {
                 held.push(self.idle.recv().await?);
             }
-            let (Some(suspect), Some(instance)) = (suspects.pop_front(), held.pop()) else { return Some(()) };
-            drop(instance.send(vec![suspect]));
+            let Some(suspect) = suspects.pop_front() else { return Some(()) };
+            if let Some(instance) = held.pop() {
+                drop(instance.send(vec![suspect]));
+            }
         }
     }
 }
@@ -137,7 +139,6 @@ mod tests {
         for n in 0..5 {
             misses.send(row(n)).await.unwrap();
         }
-        drop(misses);
         let batcher = tokio::spawn(parts.run(misses_rx));
         let ask = || {
             let (ask, run) = oneshot::channel();
@@ -156,8 +157,12 @@ mod tests {
             let again = ask();
             if first { one = again } else { other = again }
         }
-        let rest: Vec<Batch> = [one.await, other.await].into_iter().flatten().collect();
-        assert_eq!(rest.into_iter().map(numbers).collect::<Vec<_>>(), [[0, 2, 4]]);
+        // Both are of use again: one gets what has waited, the other what comes.
+        let (run, first) = tokio::select! { run = &mut one => (run, true), run = &mut other => (run, false) };
+        assert_eq!(numbers(run.unwrap()), [0, 2, 4]);
+        misses.send(row(5)).await.unwrap();
+        assert_eq!(numbers(if first { other } else { one }.await.unwrap()), [5]);
+        drop(misses);
         batcher.await.unwrap();
     }
 }

@@ -27,6 +27,8 @@ const CHUNK: usize = 64;
 /// Chunks worked on at once.
 const CHUNKS_AT_ONCE: usize = 4;
 
+const ABANDONED: Fatal = Fatal::Abandoned { part: "prepare" };
+
 /// What prepare is built from.
 pub struct Parts {
     /// The prompt, which tokenises posts.
@@ -80,12 +82,12 @@ async fn chunk(
     let tokenised = tokio::task::spawn_blocking(move || {
         arrived.into_iter().map(|record| tokenise(&worker, record)).collect::<Vec<_>>()
     });
-    let tokenised = tokenised.await.map_err(|error| broken(&error))?;
+    let tokenised = tokenised.await.map_err(|error| Fatal::Internal { part: "prepare", cause: error.to_string() })?;
     let mut leaders = Vec::with_capacity(tokenised.len());
     for step in tokenised {
         match step {
             Step::Tokenised(post) => leaders.extend(parts.twins.enter(post)),
-            Step::Finished(done) => finished.send(done).await.map_err(|error| broken(&error))?,
+            Step::Finished(done) => finished.send(done).await.map_err(|_| ABANDONED)?,
         }
     }
     let keys: Vec<_> = leaders.iter().map(|post| post.body.key).collect();
@@ -96,7 +98,7 @@ async fn chunk(
             (None, Standing::Poison { attempts }) => {
                 share(&parts.twins, leader, Err(poison(attempts)), Source::Model, &finished).await?;
             }
-            (None, _) => misses.send(leader).await.map_err(|error| broken(&error))?,
+            (None, _) => misses.send(leader).await.map_err(|_| ABANDONED)?,
         }
     }
     Ok(())
@@ -105,10 +107,6 @@ async fn chunk(
 fn poison(attempts: u32) -> Rejected {
     let message = format!("the worker ended {attempts} times while it ran this post (limits.max_attempts)");
     Rejected::new(Reason::Poison, Stage::Infer, message)
-}
-
-fn broken(error: &dyn std::fmt::Display) -> Fatal {
-    Fatal::Internal { part: "prepare", cause: error.to_string() }
 }
 
 /// Hands an answer, or the reason there is none, to the post that led and to every twin that waited for it.
@@ -128,7 +126,7 @@ pub async fn share(
             Ok(answer) => Finished::Judged(envelope.with(Judged { row, answer: answer.clone(), source })),
             Err(rejected) => Finished::Rejected(envelope.with(rejected.clone())),
         };
-        finished.send(done).await.map_err(|error| broken(&error))?;
+        finished.send(done).await.map_err(|_| ABANDONED)?;
     }
     Ok(())
 }
