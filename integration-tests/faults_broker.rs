@@ -5,15 +5,26 @@ use std::time::Duration;
 use crate::support::broker::Own;
 use crate::support::oracle::Account;
 use crate::support::pool::{Pool, posts};
-use crate::support::proxy::Way;
-use crate::support::worker::Setup;
+use crate::support::proxy::{Proxy, Way};
+use crate::support::worker::{Setup, Worker};
 use crate::support::{PATIENCE, eventually};
 use crate::test_name;
 
-/// So many more verdicts than there were.
-fn more_verdicts(pool: &Pool<'_>, more: usize) {
-    let before = pool.count(&pool.verdicts);
-    eventually("verdicts go on", PATIENCE, || pool.count(&pool.verdicts), |count| *count >= before + more);
+/// So many more verdicts in each pool than there were.
+fn more_verdicts(pools: &[Pool<'_>], more: usize) {
+    let count = || pools.iter().map(|pool| pool.count(&pool.verdicts)).collect::<Vec<_>>();
+    let before = count();
+    let grown = |now: &Vec<usize>| now.iter().zip(&before).all(|(now, before)| *now >= before + more);
+    eventually("verdicts go on", PATIENCE, count, grown);
+}
+
+/// They did all that was promised, without a restart.
+fn are_whole(pools: &[Pool<'_>], workers: &mut [Worker]) {
+    pools.iter().for_each(|pool| drop(Account::of(pool).is_whole()));
+    for worker in workers {
+        worker.sigterm();
+        assert_eq!(worker.wait(), 0);
+    }
 }
 
 /// Slow enough for something to happen in the middle, and with waits that a test can sit out.
@@ -27,67 +38,68 @@ fn slow(pool: &Pool<'_>) -> Setup {
     ])
 }
 
+/// The same, with the proxy between.
+fn through(proxy: &Proxy, pool: &Pool<'_>) -> Setup {
+    slow(pool).set("kafka.brokers", format!("127.0.0.1:{}", proxy.port))
+}
+
 #[test]
 fn a_broker_that_is_stopped_and_started_again_costs_no_post_and_no_restart() {
     let Some(mut broker) = Own::start(test_name!(), "") else { return };
     let kafka = broker.kafka.clone();
-    let pool = Pool::new(&kafka, 3);
-    pool.post(posts("p", 3000));
-    let mut worker = slow(&pool).start();
-    more_verdicts(&pool, 100);
+    let pools = Pool::of_each_delivery(&kafka, 3);
+    pools.iter().for_each(|pool| drop(pool.post(posts("p", 2000))));
+    let mut workers = pools.each_ref().map(|pool| slow(pool).start());
+    more_verdicts(&pools, 100);
 
     broker.stop();
     broker.start_again();
-    more_verdicts(&pool, 100);
+    more_verdicts(&pools, 100);
     broker.kill();
     broker.start_again();
 
-    Account::of(&pool).is_whole();
-    worker.sigterm();
-    assert_eq!(worker.wait(), 0);
+    are_whole(&pools, &mut workers);
 }
 
 #[test]
 fn connections_cut_again_and_again_cost_no_post_and_repeat_none() {
     let Some((broker, proxy)) = Own::behind_a_proxy(test_name!()) else { return };
-    let pool = Pool::new(&broker.kafka, 3);
-    pool.post(posts("p", 2000));
-    let mut worker = slow(&pool).set("kafka.brokers", format!("127.0.0.1:{}", proxy.port)).start();
+    let pools = Pool::of_each_delivery(&broker.kafka, 3);
+    pools.iter().for_each(|pool| drop(pool.post(posts("p", 2000))));
+    let mut workers = pools.each_ref().map(|pool| through(&proxy, pool).start());
 
     for _ in 0..5 {
         let made = proxy.made();
-        more_verdicts(&pool, 100);
+        more_verdicts(&pools, 100);
         proxy.cut();
-        eventually("it connects again", PATIENCE, || proxy.made(), |now| *now > made);
+        eventually("they connect again", PATIENCE, || proxy.made(), |now| *now > made);
     }
 
-    assert_eq!(Account::of(&pool).is_whole(), 0, "idempotent producing repeats nothing");
-    worker.sigterm();
-    assert_eq!(worker.wait(), 0);
+    are_whole(&pools, &mut workers);
+    assert_eq!(Account::now(&pools[0]).is_whole(), 0, "idempotent producing repeats nothing");
 }
 
 #[test]
 fn a_network_that_is_slow_then_silent_then_closed_costs_no_post() {
     let Some((broker, proxy)) = Own::behind_a_proxy(test_name!()) else { return };
-    let pool = Pool::new(&broker.kafka, 3);
-    pool.post(posts("p", 2000));
-    let mut worker = slow(&pool).set("kafka.brokers", format!("127.0.0.1:{}", proxy.port)).start();
-    more_verdicts(&pool, 50);
+    let pools = Pool::of_each_delivery(&broker.kafka, 3);
+    pools.iter().for_each(|pool| drop(pool.post(posts("p", 2000))));
+    let mut workers = pools.each_ref().map(|pool| through(&proxy, pool).start());
+    more_verdicts(&pools, 50);
 
     proxy.turn(Way::Slow(Duration::from_millis(150)));
-    more_verdicts(&pool, 50);
+    more_verdicts(&pools, 50);
     let made = proxy.made();
-    // Until the client has given a connection up and tried another.
+    // Until a client has given a connection up and tried another.
     proxy.turn(Way::Black);
-    eventually("it gives the silent connection up", PATIENCE, || proxy.made(), |now| *now > made);
+    eventually("a silent connection is given up", PATIENCE, || proxy.made(), |now| *now > made);
     proxy.turn(Way::Refused);
-    // The group has given the member up by then.
-    eventually("the group is empty", PATIENCE, || broker.kafka.members(&pool.group), |members| *members == 0);
+    // The groups have given their members up by then.
+    let members = || pools.each_ref().map(|pool| broker.kafka.members(&pool.group));
+    eventually("the groups are empty", PATIENCE, members, |members| *members == [0, 0]);
     proxy.turn(Way::Open);
 
-    Account::of(&pool).is_whole();
-    worker.sigterm();
-    assert_eq!(worker.wait(), 0);
+    are_whole(&pools, &mut workers);
 }
 
 #[test]
@@ -101,7 +113,7 @@ fn a_verdict_topic_that_is_deleted_ends_the_worker_and_no_post_is_passed_over() 
         ("kafka.options.topic.metadata.propagation.max.ms", "1000"),
     ];
     let mut worker = slow(&pool).with(&refreshing).start();
-    more_verdicts(&pool, 100);
+    more_verdicts(std::slice::from_ref(&pool), 100);
 
     kafka.delete_topic(&pool.verdicts);
 
@@ -129,7 +141,7 @@ allow.everyone.if.no.acl.found=true
     let pool = Pool::new(kafka, 1);
     pool.post(posts("p", 3000));
     let mut worker = slow(&pool).start();
-    more_verdicts(&pool, 100);
+    more_verdicts(std::slice::from_ref(&pool), 100);
 
     kafka.acl("deny", &pool.verdicts);
 
@@ -149,7 +161,7 @@ fn a_broker_whose_disk_is_full_costs_no_post() {
     let pool = Pool::new(&kafka, 1);
     pool.post(posts("p", 3000));
     let worker = slow(&pool).set("kafka.delivery_timeout", "5s").start();
-    more_verdicts(&pool, 100);
+    more_verdicts(std::slice::from_ref(&pool), 100);
 
     broker.fill_the_disk();
     let mut worker = worker;

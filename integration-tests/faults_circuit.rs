@@ -10,7 +10,8 @@ fn good(n: usize, partition: i32) -> Outgoing {
 }
 
 fn broken(n: usize, partition: i32) -> Outgoing {
-    Outgoing::new(format!("broken {n}")).partition(partition)
+    // With a key, so that its dead letter has its place in one partition and an order there.
+    Outgoing::new(format!("broken {n}")).key(format!("{n}")).partition(partition)
 }
 
 /// The worker ended over partition 1; with the limits lifted, the next one finishes.

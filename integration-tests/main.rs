@@ -5,8 +5,10 @@
 mod bad_input;
 mod classify;
 mod command_line;
+mod dead_letters;
 mod delivery;
 mod devices;
+mod exactly_once;
 mod faults_broker;
 mod faults_circuit;
 mod faults_errors;
@@ -20,6 +22,7 @@ mod instances;
 mod model;
 mod outside;
 mod rebalance;
+mod reconcile;
 mod redis_cache;
 mod road;
 mod secured;

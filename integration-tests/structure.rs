@@ -9,7 +9,7 @@ use crate::support::repository;
 const FLOORS: [&[&str]; 6] = [
     &["main", "lib"],
     &["cli"],
-    &["app", "admin", "shutdown", "replay", "eval"],
+    &["app", "admin", "shutdown", "replay", "eval", "reconcile", "dead_letters"],
     &["pipeline"],
     &["kafka", "cache", "model"],
     &[

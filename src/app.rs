@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::cache::Cache;
 use crate::config::{Config, Limits};
 use crate::error::{Exit, Fatal};
-use crate::kafka::consumer;
+use crate::kafka::consumer::{self, Consumer};
 use crate::kafka::publisher::Publisher;
 use crate::model::{self, Loaded, ModelError, ModelInfo};
 use crate::pipeline::outlet::Outlet;
@@ -144,10 +144,12 @@ pub fn suspects(config: &Config) -> Result<Suspects, AppError> {
 
 /// Runs the worker from Kafka to Kafka until `stop` is cancelled and everything in flight is finished.
 pub async fn run(config: &Config, judges: Judges, tally: Arc<Tally>, stop: CancellationToken) -> Result<(), AppError> {
-    let outlet = Outlet::Kafka(Publisher::connect(&config.kafka)?);
-    let Road { intake, settled, stages, suspects } = road(config, judges, outlet, tally.clone())?;
-    let source = consumer::spawn(consumer::Parts {
-        settings: config.kafka.clone(),
+    let consumer = Consumer::connect(&config.kafka)?;
+    // Blocks for as long as the broker takes to fence an older worker, if transactions were asked for.
+    let publisher =
+        tokio::task::block_in_place(|| Publisher::connect(&config.kafka, config.limits.max_in_flight / 2, &consumer))?;
+    let Road { intake, settled, stages, suspects } = road(config, judges, Outlet::Kafka(publisher), tally.clone())?;
+    let source = consumer.spawn(consumer::Parts {
         max_in_flight: config.limits.max_in_flight,
         stall_timeout: config.stall_timeout,
         grace: config.grace,

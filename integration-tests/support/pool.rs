@@ -19,6 +19,8 @@ pub struct Pool<'a> {
     pub verdicts: String,
     pub dead_letters: String,
     pub group: String,
+    /// `kafka.delivery`.
+    pub delivery: &'static str,
     /// Outlives its workers: what one was running when it ended is known to the next.
     pub state: TempDir,
 }
@@ -73,17 +75,25 @@ impl<'a> Pool<'a> {
             verdicts: topic("verdicts"),
             dead_letters: topic("dead-letters"),
             group,
+            delivery: "at_least_once",
             state: tempfile::Builder::new().prefix("moderato-state-").tempdir().expect("a temporary folder"),
         }
     }
 
+    /// One pool for each way to deliver.
+    pub fn of_each_delivery(kafka: &'a Kafka, partitions: i32) -> [Self; 2] {
+        ["at_least_once", "exactly_once"]
+            .map(|delivery| Self { delivery, ..Self::named(kafka, &format!("{delivery}-"), partitions) })
+    }
+
     /// The config file: the tiny model, this pool's names, and commits that a test need not wait for.
     pub fn config(&self) -> String {
-        let Self { kafka, posts, verdicts, dead_letters, group, state } = self;
+        let Self { kafka, posts, verdicts, dead_letters, group, delivery, state } = self;
         format!(
             "kafka:
   brokers: \"{brokers}\"
   group: {group}
+  delivery: {delivery}
   topics: {{posts: {posts}, verdicts: {verdicts}, dead_letters: {dead_letters}}}
   commit_interval: 100ms
 model: {{path: {model}, threads: 1}}
@@ -109,6 +119,11 @@ state_dir: {state}
             ("kafka.drain_timeout", "2s"),
             ("kafka.options.heartbeat.interval.ms", "500"),
         ])
+    }
+
+    /// One of several at once, each with a name of its own; what it leaves open is soon given up.
+    pub fn member(&self, name: &str) -> Setup {
+        self.mortal().with(&[("kafka.worker_id", name), ("kafka.delivery_timeout", "8s")])
     }
 
     /// A worker of this pool.

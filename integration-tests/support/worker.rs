@@ -30,7 +30,7 @@ impl Setup {
         Self { verb: "run", config: config.into(), arguments: Vec::new(), environment: Vec::new() }
     }
 
-    /// Another verb than `run`, with the same config file.
+    /// Another verb than `run`, with the same config file; a verb below a verb is set apart by a blank.
     pub fn verb(self, verb: &'static str) -> Self {
         Self { verb, ..self }
     }
@@ -83,7 +83,7 @@ impl Setup {
     fn fill(self, command: &mut Command, folder: &TempDir) {
         let config = folder.path().join("config.yaml");
         std::fs::write(&config, &self.config).expect("the temporary folder can be written");
-        command.arg(self.verb).arg("-c").arg(&config).args(&self.arguments);
+        command.args(self.verb.split(' ')).arg("-c").arg(&config).args(&self.arguments);
         clean_environment(command);
         command.envs(self.environment);
     }

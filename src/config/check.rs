@@ -9,12 +9,12 @@ use secrecy::SecretString;
 
 use super::raw::{RawCache, RawCacheKind, RawConfig, RawKafka, RawLimits, RawModel, RawRedis, Secret};
 use super::{
-    BatchLimits, CacheSettings, Config, ConfigError, Device, GraphChoice, InputLimit, KafkaSettings, Limits,
+    BatchLimits, CacheSettings, Config, ConfigError, Delivery, Device, GraphChoice, InputLimit, KafkaSettings, Limits,
     ModelSettings, Needs, Problem, RedisSettings,
 };
 
 /// librdkafka keys that `kafka.options` may not set, with the reason given to whoever tries.
-const ESSENTIAL: [(&str, &str); 20] = [
+const ESSENTIAL: [(&str, &str); 22] = [
     ("bootstrap.servers", "set kafka.brokers instead"),
     ("metadata.broker.list", "set kafka.brokers instead"),
     ("group.id", "set kafka.group instead"),
@@ -27,6 +27,8 @@ const ESSENTIAL: [(&str, &str); 20] = [
     ("max.in.flight", "more than 5 would lose the order of verdicts"),
     ("max.in.flight.requests.per.connection", "more than 5 would lose the order of verdicts"),
     ("isolation.level", "posts of aborted transactions must not be judged"),
+    ("transactional.id", "set kafka.delivery: exactly_once and kafka.worker_id instead"),
+    ("transaction.timeout.ms", "set kafka.delivery_timeout instead"),
     ("session.timeout.ms", "set kafka.session_timeout instead"),
     ("delivery.timeout.ms", "set kafka.delivery_timeout instead"),
     ("message.timeout.ms", "set kafka.delivery_timeout instead"),
@@ -42,6 +44,8 @@ const ESSENTIAL: [(&str, &str); 20] = [
 
 /// Longest a call to Redis may be allowed to take: beyond it, judging again is cheaper than asking.
 const MAX_REDIS_TIMEOUT: Duration = Duration::from_millis(500);
+/// `transaction.max.timeout.ms` of a broker, unless its operator changed it.
+const MAX_TRANSACTION: Duration = Duration::from_secs(15 * 60);
 /// Tokens that a run needs beside the post's: the prompt's end.
 const TAIL_TOKENS: usize = 32;
 
@@ -101,7 +105,7 @@ impl Checker {
         let path = PathBuf::from(text);
         let message =
             if text.is_empty() { format!("is required: {what}") } else { format!("`{text}` is not a file: {what}") };
-        self.require(path.is_file(), key, || message);
+        self.require(self.needs == Needs::KafkaOnly || path.is_file(), key, || message);
         path
     }
 
@@ -126,11 +130,12 @@ impl Checker {
             format!("`{}` is not a list of host:port, such as localhost:9092", raw.brokers)
         });
         self.require(!raw.group.is_empty(), "kafka.group", || "is empty; try `moderato`".to_owned());
-        let topics = [
+        let mut topics = vec![
             ("kafka.topics.posts", &raw.topics.posts),
             ("kafka.topics.verdicts", &raw.topics.verdicts),
             ("kafka.topics.dead_letters", &raw.topics.dead_letters),
         ];
+        topics.extend(raw.topics.flagged.as_ref().map(|topic| ("kafka.topics.flagged", topic)));
         for (i, (key, topic)) in topics.iter().enumerate() {
             self.require(is_topic(topic), key, || {
                 format!("`{topic}` is not a topic name: 1 to 249 letters, digits, `.`, `_` and `-`")
@@ -149,10 +154,17 @@ impl Checker {
             posts: raw.topics.posts.clone(),
             verdicts: raw.topics.verdicts.clone(),
             dead_letters: raw.topics.dead_letters.clone(),
+            flagged: raw.topics.flagged.clone(),
+            delivery: raw.delivery,
+            worker_id: self.worker_id(raw),
             drain_timeout: self.duration("kafka.drain_timeout", &raw.drain_timeout),
             session_timeout: self.duration("kafka.session_timeout", &raw.session_timeout),
-            commit_interval: self.duration("kafka.commit_interval", &raw.commit_interval),
-            delivery_timeout: self.duration("kafka.delivery_timeout", &raw.delivery_timeout),
+            commit_interval: match (raw.commit_interval.as_str(), raw.delivery) {
+                ("auto", Delivery::AtLeastOnce) => Duration::from_secs(1),
+                ("auto", Delivery::ExactlyOnce) => Duration::from_millis(100),
+                (text, _) => self.duration("kafka.commit_interval", text),
+            },
+            delivery_timeout: self.delivery_timeout(raw),
             password: self.secret("kafka.password", raw.password.as_ref(), raw.password_file.as_ref()),
             tls_key_password: self.secret(
                 "kafka.tls_key_password",
@@ -163,9 +175,27 @@ impl Checker {
         }
     }
 
+    /// With transactions it is their timeout too, which brokers bound.
+    fn delivery_timeout(&mut self, raw: &RawKafka) -> Duration {
+        let timeout = self.duration("kafka.delivery_timeout", &raw.delivery_timeout);
+        let fits = raw.delivery == Delivery::AtLeastOnce || timeout <= MAX_TRANSACTION;
+        self.require(fits, "kafka.delivery_timeout", || {
+            format!("`{}` is longer than brokers let a transaction take (15m), such as 60s", raw.delivery_timeout)
+        });
+        timeout
+    }
+
+    fn worker_id(&mut self, raw: &RawKafka) -> String {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let id = raw.worker_id.clone().unwrap_or_else(host);
+        self.require(!id.is_empty(), "kafka.worker_id", || "is empty; try the pod's name".to_owned());
+        id
+    }
+
     fn model(&mut self, raw: &RawModel, device: Device, limits: &RawLimits, batch_tokens: usize) -> ModelSettings {
         let path = PathBuf::from(&raw.path);
-        self.require(path.is_dir(), "model.path", || {
+        let judges = self.needs != Needs::KafkaOnly;
+        self.require(!judges || path.is_dir(), "model.path", || {
             if raw.path.is_empty() {
                 "is required: a model folder, such as the one `make model` builds".to_owned()
             } else {
@@ -173,7 +203,7 @@ impl Checker {
             }
         });
         if let Some(library) = &raw.onnxruntime {
-            self.require(Path::new(library).is_file(), "model.onnxruntime", || {
+            self.require(!judges || Path::new(library).is_file(), "model.onnxruntime", || {
                 format!("`{library}` is not a file: libonnxruntime.so.1.31.1 of the onnxruntime==1.31.1 wheel")
             });
         }
@@ -327,6 +357,9 @@ mod tests {
         let bare = check(&RawConfig::default(), Needs::Kafka).unwrap_err().0;
         let keys: Vec<&str> = bare.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(keys, ["kafka.brokers", "model.path", "policy"]);
+        let bare = check(&RawConfig::default(), Needs::KafkaOnly).unwrap_err().0;
+        let keys: Vec<&str> = bare.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["kafka.brokers"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use self::devices::{
     Cuda, Device, Openvino, OpenvinoDevice, OpenvinoPrecision, Strict, Tensorrt, TensorrtPrecision, TensorrtRtx,
 };
 pub(crate) use self::devices::{OPENVINO_PLUGIN, RTX_PLUGIN};
-pub use self::raw::{LogFormat, OnOverlong, RawConfig, RawPrecision as Precision};
+pub use self::raw::{Delivery, LogFormat, OnOverlong, RawConfig, RawPrecision as Precision};
 
 /// One thing wrong with the configuration: which key, what, and what would work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +86,12 @@ pub struct KafkaSettings {
     pub verdicts: String,
     /// Topic for posts that cannot be judged.
     pub dead_letters: String,
+    /// Topic for posts that the policy flags, if they are passed on.
+    pub flagged: Option<String>,
+    /// What is promised when something breaks.
+    pub delivery: Delivery,
+    /// Tells this worker from the others of its group.
+    pub worker_id: String,
     /// How long a revoked partition's posts may take to finish.
     pub drain_timeout: Duration,
     /// How long the group waits for a silent member.
@@ -226,13 +232,15 @@ pub struct Loaded {
     pub checked: Result<Config, ConfigError>,
 }
 
-/// Whether the verb at hand talks to Kafka: only then must brokers be named.
+/// What the verb at hand works with: only that must be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
     /// Brokers, topics and group.
     Kafka,
     /// Only model, policy and limits.
     ModelOnly,
+    /// Only brokers, topics and group: the model and the policy may be elsewhere.
+    KafkaOnly,
 }
 
 /// Reads the file (if any), lays the settings over it in order, and checks the whole.

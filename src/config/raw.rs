@@ -43,11 +43,17 @@ pub struct RawKafka {
     pub group: String,
     /// Topics.
     pub topics: RawTopics,
+    /// `at_least_once`: after a crash a post may be judged twice, with the same verdict id. `exactly_once`: verdicts and
+    /// offsets are written in transactions, and whoever reads with `isolation.level=read_committed` sees each once.
+    pub delivery: Delivery,
+    /// Tells this worker from the others of its group, the same after a restart: with `exactly_once`, part of its
+    /// `transactional.id`. The host's name if it is not set, which in Kubernetes is the pod's.
+    pub worker_id: Option<String>,
     /// How long a revoked partition's posts may take to finish; shorter than `session_timeout`.
     pub drain_timeout: String,
     /// How long the group waits for a silent member.
     pub session_timeout: String,
-    /// How often finished offsets are committed.
+    /// How often finished offsets are committed; with `exactly_once`, how often a transaction is. `auto`: 1s, and 100ms.
     pub commit_interval: String,
     /// How long a verdict or dead letter may take to be acknowledged before the worker stops.
     pub delivery_timeout: String,
@@ -75,6 +81,19 @@ pub struct RawTopics {
     pub verdicts: String,
     /// Posts that cannot be judged go here, unchanged, with `moderato.error.*` headers.
     pub dead_letters: String,
+    /// Posts whose verdict proposes anything but `allow` go here besides, unchanged, with the verdict in a header, if set.
+    pub flagged: Option<String>,
+}
+
+/// What is promised of a verdict when something breaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// None is missing.
+    #[default]
+    AtLeastOnce,
+    /// None is missing and none is there twice.
+    ExactlyOnce,
 }
 
 /// The model that judges.
@@ -323,9 +342,11 @@ impl Default for RawKafka {
             brokers: String::new(),
             group: "moderato".to_owned(),
             topics: RawTopics::default(),
+            delivery: Delivery::default(),
+            worker_id: None,
             drain_timeout: "20s".to_owned(),
             session_timeout: "45s".to_owned(),
-            commit_interval: "1s".to_owned(),
+            commit_interval: "auto".to_owned(),
             delivery_timeout: "60s".to_owned(),
             password: None,
             password_file: None,
@@ -342,6 +363,7 @@ impl Default for RawTopics {
             posts: "posts".to_owned(),
             verdicts: "verdicts".to_owned(),
             dead_letters: "posts.dead-letters".to_owned(),
+            flagged: None,
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::pipeline::judge::Judge;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::sequencer::Sequencer;
 use crate::pipeline::tally::{Tally, add};
+use crate::policy::Action;
 use crate::receipt::{Envelope, Original, Partition, Receipt};
 use crate::verdict::{Source, VerdictV1};
 
@@ -49,6 +50,9 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
     while open || owed > 0 {
         tokio::select! {
             n = parts.outlet.reports(&mut reports), if owed > 0 => {
+                if n == 0 {
+                    return Err(Fatal::Internal { part: "publisher", cause: "its thread is gone".to_owned() });
+                }
                 owed -= n;
                 for report in reports.drain(..) {
                     let durable = report?;
@@ -64,11 +68,12 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
                 for item in ready.drain(..) {
                     let (outgoing, Envelope { receipt, original, .. }) = parts.conclude(item)?;
                     fault::reach(Point::BeforeProduce);
-                    match parts.outlet.publish(&original, &outgoing, receipt).await? {
+                    let tripped = guard(&mut circuit, &outgoing, original.partition);
+                    match parts.outlet.publish(original, outgoing, receipt).await? {
                         Some(durable) => parts.settle(durable),
                         None => owed += 1,
                     }
-                    guard(&mut circuit, &outgoing, original.partition)?;
+                    tripped?;
                 }
             }
         }
@@ -97,7 +102,7 @@ impl Parts {
                 add(&self.tally.verdicts, 1);
                 let value = encode(&verdict)?;
                 let verdict_id = verdict.id.into_owned();
-                (Outgoing::Verdict { value, verdict_id }, judged.take().1)
+                (Outgoing::Verdict { value, verdict_id, flagged: action != Action::Allow }, judged.take().1)
             }
             Finished::Rejected(envelope) => {
                 let (rejected, envelope) = envelope.take();
