@@ -20,7 +20,9 @@ fn more_verdicts(pools: &[Pool<'_>], more: usize) {
 
 /// They did all that was promised, without a restart.
 fn are_whole(pools: &[Pool<'_>], workers: &mut [Worker]) {
-    pools.iter().for_each(|pool| drop(Account::of(pool).is_whole()));
+    for pool in pools {
+        Account::of(pool).is_whole();
+    }
     for worker in workers {
         worker.sigterm();
         assert_eq!(worker.wait(), 0);
