@@ -125,7 +125,7 @@ fn posts_that_are_put_back_by_reason_are_judged_and_a_second_time_nothing_happen
 fn are_as_they_came(back: &[Record], before: &[Record], pool: &Pool<'_>) {
     assert_eq!(back.len(), 20);
     for record in back {
-        let original = before.iter().find(|one| one.value == record.value).expect("one that was there");
+        let original = before.iter().find(|one| one.value == record.value).unwrap();
         assert_eq!((&record.key, record.partition), (&original.key, original.partition));
         let (added, own) = record.headers.split_last().unwrap();
         assert_eq!(own, original.headers);

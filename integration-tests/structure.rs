@@ -30,7 +30,7 @@ const FLOORS: [&[&str]; 6] = [
 
 /// Client libraries, and the beginnings of the paths that may name them.
 const CLIENTS: [(&str, &[&str]); 3] =
-    [("rdkafka", &["kafka/", "cli/demo"]), ("ort", &["model/"]), ("redis", &["cache/redis.rs"])];
+    [("rdkafka", &["kafka/", "cli/demo"]), ("ort", &["model/"]), ("redis", &["cache/redis/"])];
 
 fn floor(module: &str) -> usize {
     let found = FLOORS.iter().position(|floor| floor.contains(&module));

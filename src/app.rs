@@ -118,7 +118,7 @@ fn fits(limits: &Limits, info: &ModelInfo) -> Result<(), AppError> {
 
 /// Builds the road to the given outlet. Must be called on the runtime.
 pub fn road(config: &Config, judges: Judges, outlet: Outlet, tally: Arc<Tally>) -> Result<Road, AppError> {
-    let cache = Cache::open(&config.cache).map_err(AppError::Cache)?;
+    let cache = Cache::open(&config.cache, tally.cache.clone()).map_err(AppError::Cache)?;
     let suspects = match &outlet {
         Outlet::Kafka(_) => suspects(config)?,
         // A person who judges lines sees what ends the process.
@@ -167,6 +167,12 @@ pub async fn run(config: &Config, judges: Judges, tally: Arc<Tally>, stop: Cance
         dead_letters = read(&tally.dead_letters),
         tombstones = read(&tally.tombstones),
         runs = read(&tally.runs),
+        cache_hits = read(&tally.cache.hits),
+        cache_misses = read(&tally.cache.misses),
+        cache_waited = read(&tally.cache.waited),
+        cache_damaged = read(&tally.cache.damaged),
+        cache_unreachable = read(&tally.cache.unreachable),
+        cache_refused = read(&tally.cache.refused),
         "stopped"
     );
     Ok(outcome?)

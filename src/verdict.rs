@@ -17,18 +17,18 @@ use crate::receipt::Original;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VerdictKey([u8; 32]);
 
-impl VerdictKey {
-    /// Reads what `Display` writes.
-    pub fn from_hex(text: &str) -> Option<Self> {
-        let mut digest = [0; 32];
-        hex::decode_to_slice(text, &mut digest).ok()?;
-        Some(Self(digest))
-    }
-}
-
 impl fmt::Display for VerdictKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex(&self.0))
+    }
+}
+
+impl VerdictKey {
+    /// The key that is written so; `None` for anything else.
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        let mut digest = [0; 32];
+        hex::decode_to_slice(text, &mut digest).ok()?;
+        Some(Self(digest))
     }
 }
 
@@ -285,6 +285,8 @@ mod tests {
         assert_ne!(base, key(&["m", "t", "p", "q"], &[1, 3]));
         assert_ne!(base, key(&["m", "t", "p", "q"], &[2, 1]));
         assert_ne!(key(&["ab", "c"], &[]), key(&["a", "bc"], &[]));
+        assert_eq!(VerdictKey::from_hex(base.to_string().as_bytes()), Some(base));
+        assert_eq!(VerdictKey::from_hex(&base.to_string().as_bytes()[2..]), None);
     }
 
     #[test]

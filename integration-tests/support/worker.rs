@@ -140,6 +140,20 @@ impl Worker {
         self.process.signal("TERM");
     }
 
+    /// Stops it in good order; hands back its log.
+    pub fn stop(mut self) -> String {
+        self.sigterm();
+        assert_eq!(self.wait(), 0);
+        self.log()
+    }
+
+    /// The same; hands back the line of totals.
+    pub fn totals(self) -> serde_json::Value {
+        let log = self.stop();
+        let line = log.lines().find(|line| line.contains("\"stopped\"")).expect("a worker that stops says so");
+        serde_json::from_str(line).expect("a log line is JSON")
+    }
+
     /// Ends it as a power cut would, and waits until it is gone.
     pub fn kill9(&mut self) {
         self.process.signal("KILL");

@@ -1,6 +1,7 @@
 //! The configuration: file, environment and flags, read in layers, checked all at once, and turned into values that
 //! need no further checking. Nothing below `app` reads the environment.
 
+mod cache;
 mod check;
 mod count;
 mod devices;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub use self::cache::{CacheSettings, RedisSettings};
 pub use self::devices::{
     Cuda, Device, Openvino, OpenvinoDevice, OpenvinoPrecision, Strict, Tensorrt, TensorrtPrecision, TensorrtRtx,
 };
@@ -186,39 +188,6 @@ pub struct Limits {
     pub max_rejection_ratio: f64,
     /// Runs of a post that the process may not survive before it is given up.
     pub max_attempts: u32,
-}
-
-/// Which cache.
-#[derive(Debug, Clone)]
-pub enum CacheSettings {
-    /// Shared between workers.
-    Redis(RedisSettings),
-    /// This process only.
-    InProcess {
-        /// Most answers kept.
-        max_entries: u64,
-        /// How long an answer is kept.
-        ttl: Duration,
-    },
-    /// None: every post runs.
-    Off,
-}
-
-/// How to reach Redis.
-#[derive(Debug, Clone)]
-pub struct RedisSettings {
-    /// `redis://` or `rediss://` URLs, with the password inside if there is one: one server, or a cluster's seed nodes.
-    pub urls: Vec<SecretString>,
-    /// Whether the servers form a cluster.
-    pub cluster: bool,
-    /// PEM of the certificate authority for `rediss://`; the system's trust store otherwise.
-    pub ca_pem: Option<Vec<u8>>,
-    /// Longest time any call may take.
-    pub timeout: Duration,
-    /// How long an answer is kept.
-    pub ttl: Duration,
-    /// Put before every key.
-    pub prefix: String,
 }
 
 /// A layer above the file: dotted key and value, from the environment or a flag.

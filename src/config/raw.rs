@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::cache::RawCache;
 use super::count::Count;
 use super::devices::{RawCuda, RawDevice, RawOpenvino, RawTensorrt, RawTensorrtRtx, Strict};
 
@@ -199,61 +200,6 @@ pub enum OnOverlong {
     Reject,
 }
 
-/// Where answers are kept.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RawCache {
-    /// Which cache.
-    pub kind: RawCacheKind,
-    /// How long an answer is kept.
-    pub ttl: String,
-    /// Most answers kept, for `in_process`.
-    pub max_entries: u64,
-    /// Redis, for `redis`.
-    pub redis: RawRedis,
-}
-
-/// Kinds of cache.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RawCacheKind {
-    /// Shared between workers.
-    Redis,
-    /// This process only.
-    #[default]
-    InProcess,
-    /// None.
-    Off,
-}
-
-/// How to reach Redis.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RawRedis {
-    /// `redis://host:6379/0`, or `rediss://` for TLS; a cluster's seed nodes separated by commas. No password in it.
-    #[serde(serialize_with = "without_credentials")]
-    pub url: String,
-    /// Whether the servers form a cluster.
-    pub cluster: bool,
-    /// ACL user.
-    pub username: Option<String>,
-    /// Password. Only from `MODERATO__CACHE__REDIS__PASSWORD`; in a file, use `password_file`.
-    pub password: Option<Secret>,
-    /// File that holds the password.
-    pub password_file: Option<String>,
-    /// PEM file of the certificate authority, for `rediss://`; otherwise the system's trust store.
-    pub ca_file: Option<String>,
-    /// Longest time a call may take, at most `500ms`.
-    pub timeout: String,
-    /// Put before every key.
-    pub prefix: String,
-}
-
-/// An address that holds a user or password is refused, and printing what was refused must not show it either.
-fn without_credentials<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(if url.contains('@') { "[redacted]" } else { url })
-}
-
 /// How the worker stops, and when it gives up.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -400,27 +346,6 @@ impl Default for RawLimits {
             max_consecutive_rejections: 1000,
             max_rejection_ratio: 0.5,
             max_attempts: 3,
-        }
-    }
-}
-
-impl Default for RawCache {
-    fn default() -> Self {
-        Self { kind: RawCacheKind::default(), ttl: "7d".to_owned(), max_entries: 100_000, redis: RawRedis::default() }
-    }
-}
-
-impl Default for RawRedis {
-    fn default() -> Self {
-        Self {
-            url: "redis://127.0.0.1:6379/0".to_owned(),
-            cluster: false,
-            username: None,
-            password: None,
-            password_file: None,
-            ca_file: None,
-            timeout: "200ms".to_owned(),
-            prefix: "moderato".to_owned(),
         }
     }
 }

@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
+use crate::cache::Cache;
 use crate::error::Fatal;
 use crate::fault::{self, Point};
 use crate::kafka::publisher::Outgoing;
@@ -31,6 +32,8 @@ pub struct Parts {
     pub judge: Judge,
     /// Where they go.
     pub outlet: Outlet,
+    /// Where the answers to deleted posts are removed.
+    pub cache: Arc<Cache>,
     /// To the source: settled receipts.
     pub settled: Sender<Receipt>,
     /// Rejections that a partition may have before the worker ends.
@@ -65,6 +68,7 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
                 for item in taken.drain(..) {
                     sequencer.push(item.receipt().place(), item, &mut ready);
                 }
+                forget_deleted(&parts.cache, &ready).await;
                 for item in ready.drain(..) {
                     let (outgoing, Envelope { receipt, original, .. }) = parts.conclude(item)?;
                     fault::reach(Point::BeforeProduce);
@@ -79,6 +83,19 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
         }
     }
     Ok(())
+}
+
+/// Removes the answers that were made for posts whose tombstones are about to leave. Here and not earlier, because by
+/// now the answers to all that came before a tombstone in its partition have been kept.
+async fn forget_deleted(cache: &Cache, ready: &[Finished]) {
+    let deleted = ready.iter().filter_map(|item| match item {
+        Finished::Tombstone(envelope) => Some(&*envelope.original),
+        _ => None,
+    });
+    let deleted: Vec<&Original> = deleted.collect();
+    if !deleted.is_empty() {
+        cache.forget(&deleted).await;
+    }
 }
 
 impl Parts {

@@ -12,6 +12,7 @@
 pub mod batcher;
 pub mod circuit;
 pub mod conclude;
+pub mod elsewhere;
 pub mod infer;
 pub mod judge;
 pub mod outlet;
@@ -159,13 +160,14 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
     let conclude = conclude::Parts {
         judge,
         outlet,
+        cache: cache.clone(),
         settled: settled_tx,
         tolerance: Tolerance { in_a_row: limits.max_consecutive_rejections, ratio: limits.max_rejection_ratio },
         tally: tally.clone(),
     };
 
     let mut stages = JoinSet::new();
-    stages.spawn(prepare::run(prepare, intake_rx, misses, finished.clone()));
+    stages.spawn(prepare::run(prepare, intake_rx, prepare::Onward { misses, finished: finished.clone() }));
     let batcher =
         batcher::Parts { limits: limits.batch, instances: instances.len(), suspects: suspects.clone(), idle: idle_rx };
     stages.spawn(async move {

@@ -154,6 +154,7 @@ impl Account {
     }
 
     /// Bytes of memory.
+    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         self.partitions.values().map(|part| part.records.bytes() + part.flagged.bytes()).sum()
     }

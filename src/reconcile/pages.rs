@@ -1,7 +1,5 @@
 //! A number for each offset of a range, in pages that are made when they are first touched.
 
-use std::mem::size_of;
-
 /// Offsets in one page: 16 KiB.
 const PAGE: usize = 4096;
 
@@ -44,6 +42,7 @@ impl Pages {
     }
 
     /// Bytes of memory.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         let made = self.pages.iter().flatten().count();
         self.pages.capacity() * size_of::<Option<Page>>() + made * PAGE * size_of::<u32>()

@@ -62,7 +62,7 @@ impl Attempts {
     }
 
     pub(super) fn known(&self) -> HashMap<VerdictKey, u32> {
-        let known = |(key, entry): (&String, &Entry)| Some((VerdictKey::from_hex(key)?, entry.attempts));
+        let known = |(key, entry): (&String, &Entry)| Some((VerdictKey::from_hex(key.as_bytes())?, entry.attempts));
         self.0.iter().filter_map(known).collect()
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn orphans(folder: &Path) -> io::Result<Vec<Orphan>> {
             match File::open(&path)?.try_lock() {
                 // A process that was ended while it wrote may have left half a line.
                 Ok(()) => {
-                    let keys = fs::read_to_string(&path)?.lines().filter_map(VerdictKey::from_hex).collect();
+                    let keys = fs::read(&path)?.split(|byte| *byte == b'\n').filter_map(VerdictKey::from_hex).collect();
                     found.push(Orphan { path, keys });
                 }
                 Err(TryLockError::WouldBlock) => {}
