@@ -26,7 +26,7 @@ fn a_worker_killed_before_it_publishes_leaves_no_post_out() {
     let kafka = kafka!();
     for pool in Pool::of_each_delivery(&kafka, 3) {
         pool.post(posts("p", 600));
-        killed_and_succeeded(&pool, || pool.mortal(), "before_produce", "200*off->return(kill)");
+        killed_and_succeeded(&pool, || pool.member("one"), "before_produce", "200*off->return(kill)");
     }
 }
 
@@ -53,7 +53,7 @@ fn a_worker_killed_after_the_cache_has_the_answer_leaves_it_to_the_next_and_no_p
         let (prefix, url) = (redis.name(pool.delivery), redis.url.clone());
         let setup = || {
             let cached = [("cache.kind", "redis"), ("cache.redis.url", &url), ("cache.redis.prefix", &prefix)];
-            pool.mortal().with(&cached)
+            pool.member("one").with(&cached)
         };
         killed_and_succeeded(&pool, setup, "after_cache_write", "200*off->return(kill)");
         let by = answered_by(&kafka.read_all(&pool.verdicts));
@@ -66,7 +66,7 @@ fn a_worker_killed_in_the_middle_of_a_run_leaves_no_post_out() {
     let kafka = kafka!();
     for pool in Pool::of_each_delivery(&kafka, 3) {
         pool.post(posts("p", 600));
-        killed_and_succeeded(&pool, || pool.mortal(), "model_run", "10*off->return(kill)");
+        killed_and_succeeded(&pool, || pool.member("one"), "model_run", "10*off->return(kill)");
     }
 }
 
@@ -92,7 +92,7 @@ fn a_worker_killed_inside_a_transaction_leaves_nothing_of_it_to_be_read() {
     let kafka = kafka!();
     let pool = Pool { delivery: "exactly_once", ..Pool::new(&kafka, 3) };
     pool.post(posts("p", 600));
-    let setup = || pool.mortal().set("limits.max_in_flight", 64);
+    let setup = || pool.member("one").set("limits.max_in_flight", 64);
     let mut victim = setup().fault("inside_transaction", "2*off->return(kill)").start();
     assert_eq!(victim.wait(), KILLED, "{}", victim.log());
     let committed: i64 = pool.committed().values().sum();

@@ -94,6 +94,7 @@ impl Consumer {
         thread::Builder::new()
             .name("consumer".to_owned())
             .spawn(move || {
+                thread.consumer.context().attended.store(true, Ordering::Release);
                 let outcome = thread.run();
                 thread.leave(outcome.is_ok());
                 outcome
@@ -322,7 +323,7 @@ impl ConsumerThread {
         self.drain(&partitions, Instant::now() + patience);
         info!(?partitions, left_unfinished = self.ledger.in_flight(&partitions), "consumer drained");
         self.forget(&partitions);
-        self.consumer.context().closing.store(true, Ordering::Release);
+        self.consumer.context().attended.store(false, Ordering::Release);
     }
 }
 
@@ -407,9 +408,9 @@ enum Rebalance {
 #[derive(Default)]
 pub(super) struct Context {
     events: Mutex<Vec<Rebalance>>,
-    /// Set when the consumer is about to be dropped: from then on nobody answers queued events, so the callback
-    /// itself gives partitions up, without which closing would never end.
-    closing: AtomicBool,
+    /// Set while the thread runs. Before and after it nobody answers queued events, so the callback itself gives
+    /// partitions up, without which closing would never end.
+    attended: AtomicBool,
 }
 
 impl Context {
@@ -423,7 +424,7 @@ impl ClientContext for Context {}
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if self.closing.load(Ordering::Acquire) {
+        if !self.attended.load(Ordering::Acquire) {
             let given_up = match consumer.rebalance_protocol() {
                 RebalanceProtocol::Cooperative if !assigned => consumer.incremental_unassign(list),
                 _ => consumer.unassign(),
