@@ -20,6 +20,9 @@ EXPORTER := $(wildcard model/moderato_model/*.py)
 # Looked up when a recipe runs: before `.venv` is made there is nothing to find.
 RUNTIME = $(abspath $(shell ls .venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.1.31.1 2>/dev/null))
 
+# Places where the tests put faults, src/fault.rs: in debug builds only.
+FAULTS := --features failpoints
+
 export PYTHON
 
 .PHONY: help setup setup-tests runtime model tiny kafka tokenizer build demo test bench bench-peers broker clean
@@ -98,8 +101,8 @@ test: export MODERATO_TEST_LLAMA2_TOKENIZER = $(CURDIR)/$(TOKENIZER)
 test: export MODERATO_TEST_PYTHON = $(CURDIR)/$(VENV)
 test: setup setup-tests .venv/.tests model tiny tokenizer kafka
 	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
-	cargo test --lib --bins --locked
+	cargo clippy --all-targets --locked $(FAULTS) -- -D warnings
+	cargo test --lib --bins --locked $(FAULTS)
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 	PYTHONPATH=model $(VENV) -m pytest -q model/tests
 	@.ci/integration

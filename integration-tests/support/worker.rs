@@ -56,6 +56,14 @@ impl Setup {
         self
     }
 
+    /// A fault at a named point, in the words of `src/fault.rs`.
+    pub fn fault(self, point: &str, action: &str) -> Self {
+        if !cfg!(feature = "failpoints") {
+            panic!("faults can be placed with `--features failpoints` only");
+        }
+        self.environment("FAILPOINTS", &format!("{point}={action}"))
+    }
+
     /// Starts it and lets it run.
     pub fn start(self) -> Worker {
         let folder = folder();
