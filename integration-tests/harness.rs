@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::support::records::Outgoing;
 use crate::test_name;
 
-use crate::support::{PATIENCE, child, eventually, kafka, redis};
+use crate::support::{PATIENCE, child, eventually, kafka, redis, untold};
 
 #[test]
 fn a_record_comes_back_as_it_was_produced() {
@@ -90,4 +90,14 @@ fn a_dropped_process_is_gone() {
     assert!(entry.exists());
     drop(process);
     eventually("the process is gone", PATIENCE, || entry.exists(), |exists| !exists);
+}
+
+#[test]
+fn a_word_of_a_post_or_of_a_secret_is_found_in_whatever_was_said() {
+    untold::assert_untold(b"{\"level\":\"INFO\"}\n\xff nothing", "a log");
+    for word in [untold::OVERHEARD, "battery", "hunter2"] {
+        let said = format!("a line\n{{\"message\":\"a {word}!\"}}\n");
+        let told = std::panic::catch_unwind(|| untold::assert_untold(said.as_bytes(), "a log"));
+        assert!(told.is_err(), "{word} was not seen");
+    }
 }

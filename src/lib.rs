@@ -12,6 +12,7 @@ pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod hygiene;
 pub mod kafka;
 pub mod model;
 pub mod pipeline;

@@ -1,6 +1,7 @@
 //! Everything that speaks the Kafka protocol: the consumer thread with its ledger, and the publisher.
 
 pub mod consumer;
+mod headers;
 pub mod ledger;
 pub mod probe;
 pub mod publisher;

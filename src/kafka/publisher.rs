@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 
 use crate::config::KafkaSettings;
 use crate::error::Fatal;
-use crate::receipt::{Headers, Original, Receipt};
+use crate::kafka::headers;
+use crate::receipt::{Original, Receipt};
 use crate::rejection::{DeadLetterHeaders, Rejected};
 
 /// How long to wait before asking a full local queue again.
@@ -127,8 +128,9 @@ impl Publisher {
     }
 
     fn error_headers(&self, original: &Original, rejected: &Rejected) -> OwnedHeaders {
-        let fields = DeadLetterHeaders::new(original, rejected, &self.group).fields();
-        fields.iter().fold(copy(&original.headers), |headers, (name, value)| text(headers, name, value))
+        let (copied, dropped) = headers::copy(&original.headers);
+        let fields = DeadLetterHeaders::new(original, rejected, &self.group).without(dropped).fields();
+        fields.iter().fold(copied, |headers, (name, value)| text(headers, name, value))
     }
 }
 
@@ -167,10 +169,4 @@ fn source_headers(original: &Original) -> OwnedHeaders {
 
 fn text(headers: OwnedHeaders, key: &str, value: &str) -> OwnedHeaders {
     headers.insert(Header { key, value: Some(value.as_bytes()) })
-}
-
-/// A native copy, so that null values and names that are not UTF-8 survive.
-fn copy(headers: &Headers) -> OwnedHeaders {
-    let native = headers.0.as_ref().and_then(|any| any.downcast_ref::<OwnedHeaders>());
-    native.map_or_else(OwnedHeaders::new, |headers| headers.as_borrowed().detach())
 }

@@ -1,7 +1,8 @@
 //! The prompt of one policy in one model's words, and the way from a post's text to the ids that the model sees.
 //!
-//! Owns the prefix (shared by all posts), the tail and the label tokens. Promises bounded work for any text: what
-//! is past a byte cap is never tokenised. Blanks around a post are not part of it, as in Meta's own format.
+//! Owns the prefix (shared by all posts), the tail and the label tokens. Promises that every text passes hygiene on its
+//! way to the model, and bounded work for any text: what is past a byte cap is never tokenised. Blanks around a post are
+//! not part of it, as in Meta's own format.
 
 use sha2::{Digest, Sha256};
 
@@ -13,6 +14,7 @@ use super::{
     tokenizer::SegmentTokenizer,
 };
 use crate::config::{InputLimit, OnOverlong};
+use crate::hygiene::{self, TextNormalised};
 use crate::policy::Policy;
 
 /// Bytes of a post that are looked at: far more than a token takes in any language, so that only texts which are
@@ -36,6 +38,8 @@ pub struct Tokenized {
     pub truncated: bool,
     /// Prompt tags and control tokens that the post spelt out, all made harmless.
     pub neutralised: usize,
+    /// What hygiene changed before the text was tokenised.
+    pub normalised: TextNormalised,
 }
 
 /// Everything that stands around a post. Shared by many threads.
@@ -94,7 +98,8 @@ impl Prompt {
 
     /// The post's ids within `limit`. Safe to call from many threads; takes bounded time and memory for any text.
     pub fn tokenize(&self, text: &str, limit: &InputLimit) -> Result<Tokenized, TokenizeError> {
-        let text = text.trim();
+        let (clean, normalised) = hygiene::clean(text);
+        let text = clean.trim();
         if text.is_empty() {
             return Err(TokenizeError::Empty);
         }
@@ -103,7 +108,7 @@ impl Prompt {
         let Cut { mut ids, seen, total, neutralised } = cut;
         let truncated = text.len() > cap || seen < total;
         ids.extend(&self.tail);
-        Ok(Tokenized { ids, tokens_seen: seen, tokens_total: total, truncated, neutralised })
+        Ok(Tokenized { ids, tokens_seen: seen, tokens_total: total, truncated, neutralised, normalised })
     }
 
     /// The ids shared by all posts.

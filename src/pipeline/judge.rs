@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::hygiene::TextNormalised;
 use crate::model::ModelInfo;
 use crate::pipeline::Judged;
 use crate::pipeline::infer::millis;
 use crate::policy::{Action, Policy};
 use crate::receipt::{Envelope, Original};
 use crate::verdict::{
-    InputRef, Judgement, Keyring, ModelRef, PolicyRef, SourceRef, Timing, VerdictData, VerdictV1, text_sha256,
-    verdict_id,
+    ActionReason, Answer, InputRef, Judgement, Keyring, ModelRef, PolicyRef, Security, SourceRef, Timing, VerdictData,
+    VerdictV1, text_sha256, verdict_id,
 };
 
 /// The policy in force and what is known about the model.
@@ -76,7 +77,7 @@ impl Judge {
             datacontenttype: "application/json".into(),
             dataschema: "urn:moderato:schema:verdict.v1".into(),
             data: VerdictData {
-                verdict: self.judgement(&answer.scores, answer.outside_labels),
+                verdict: self.judgement(answer, row.tokens.truncated),
                 policy: Cow::Borrowed(&self.policy_ref),
                 model: ModelRef {
                     name: self.model.name.as_str().into(),
@@ -88,6 +89,7 @@ impl Judge {
                     computed_at: answer.computed_at.as_str().into(),
                 },
                 input: self.input(judged),
+                security: security(row.tokens.normalised),
                 answered_by: *source,
                 timing_ms: Timing {
                     tokenise: millis(row.tokenise),
@@ -103,18 +105,24 @@ impl Judge {
 
     /// The label is the highest score; the action is the strictest that any label's own thresholds call for, so that
     /// a post that is 45 % misinformation is looked at even where another label leads.
-    fn judgement(&self, scores: &[f64], outside_labels: f64) -> Judgement<'_> {
-        let labels = &self.policy.labels;
+    fn judgement(&self, answer: &Answer, truncated: bool) -> Judgement<'_> {
+        let (labels, scores) = (&self.policy.labels, &answer.scores);
         let best = (0..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
         let decider = (0..scores.len()).max_by_key(|&i| (self.policy.action(i, scores[i]), i == best));
         let action = decider.map_or(Action::Allow, |i| self.policy.action(i, scores[i]));
         let decider = decider.filter(|_| action != Action::Allow).unwrap_or(best);
+        // Nobody has looked at what was cut out, so nobody can say that it is harmless.
+        let (action, action_reason) = match action {
+            Action::Allow if truncated => (Action::Review, ActionReason::NotWhollySeen),
+            action => (action, ActionReason::Thresholds),
+        };
         Judgement {
             label: (&*labels[best].id).into(),
             score: scores[best],
             scores: labels.iter().map(|label| Cow::Borrowed(&*label.id)).zip(scores.iter().copied()).collect(),
-            outside_labels,
+            outside_labels: answer.outside_labels,
             action,
+            action_reason,
             action_label: (&*labels[decider].id).into(),
             thresholds: labels[decider].thresholds,
         }
@@ -135,6 +143,11 @@ impl Judge {
             kafka: source_ref(&judged.original),
         }
     }
+}
+
+/// Nothing for most posts, so that their verdicts stay small.
+fn security(text_normalised: TextNormalised) -> Option<Security> {
+    (!text_normalised.is_nothing()).then_some(Security { text_normalised })
 }
 
 fn source_ref(original: &Original) -> SourceRef<'_> {
