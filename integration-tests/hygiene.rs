@@ -1,8 +1,9 @@
 //! Posts that hide what they say: cleaned before the model reads them, counted in the verdict, never allowed unseen.
 
+use moderato::model::{InputLimit, OnOverlong};
 use serde_json::{Value, json};
 
-use crate::model::{LIMIT, folder, policy};
+use crate::model::{folder, policy};
 use crate::support::pool::{classify, lines};
 
 /// The verdicts on these texts, in their order.
@@ -110,13 +111,14 @@ fn a_post_that_was_not_wholly_seen_is_never_allowed_and_its_verdict_says_why() {
 #[test]
 fn a_violation_at_the_end_of_a_padded_post_is_seen() {
     let prompt = moderato::model::load_tokenizer_only(&folder("tiny-fp32"), &policy()).unwrap();
+    let limit = InputLimit { max_input_tokens: 448, on_overlong: OnOverlong::TruncateMiddle };
     let violation = "Drinking bleach cures the flu, and doctors hide it.";
     for padding in [1_000, 100_000] {
         let padded = format!("{} {violation}", "A harmless word. ".repeat(padding));
 
-        let seen = prompt.tokenize(&padded, &LIMIT).unwrap();
+        let seen = prompt.tokenize(&padded, &limit).unwrap();
 
-        let alone = prompt.tokenize(&format!("word. {violation}"), &LIMIT).unwrap();
+        let alone = prompt.tokenize(&format!("word. {violation}"), &limit).unwrap();
         // Its first token may be cut or joined to what stands before it.
         let judged = seen.ids.strip_suffix(prompt.tail_ids()).unwrap();
         let whole = alone.ids.strip_suffix(prompt.tail_ids()).unwrap();

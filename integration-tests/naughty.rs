@@ -10,22 +10,16 @@ use serde_json::{Value, json};
 use crate::support::pool::classify;
 use crate::support::provided;
 
-/// Cases that JSONTestSuite leaves to the parser and that are not JSON here: a lone half of a surrogate pair has no text
-/// in UTF-8, a byte order mark is no blank, and 500 lists in one another are too deep.
-const NOT_JSON: [&str; 12] = [
-    "i_object_key_lone_2nd_surrogate",
-    "i_string_1st_surrogate_but_2nd_missing",
-    "i_string_1st_valid_surrogate_2nd_invalid",
+/// Cases that JSONTestSuite leaves to the parser and that are not JSON here: other encodings than UTF-8, and a byte order
+/// mark. Accepted are, where nobody reads them: huge numbers, lone halves of surrogate pairs, 500 lists in one another.
+const NOT_JSON: [&str; 4] = [
     "i_string_UTF-16LE_with_BOM",
-    "i_string_incomplete_surrogate_and_escape_valid",
-    "i_string_incomplete_surrogate_pair",
-    "i_string_incomplete_surrogates_escape_valid",
-    "i_string_invalid_lonely_surrogate",
-    "i_string_invalid_surrogate",
-    "i_string_inverted_surrogates_U+1D11E",
-    "i_string_lone_second_surrogate",
-    "i_structure_500_nested_arrays",
+    "i_string_utf16BE_no_BOM",
+    "i_string_utf16LE_no_BOM",
+    "i_structure_UTF-8_BOM_empty_object",
 ];
+/// Names of fields are read, and a lone half of a surrogate pair has no text in UTF-8.
+const UNREADABLE_NAME: &str = "i_object_key_lone_2nd_surrogate";
 
 /// Names and contents. The package holds each file as text: bytes that are no UTF-8 are U+FFFD in it.
 fn json_test_suite() -> Vec<(String, String)> {
@@ -85,7 +79,9 @@ fn a_file_of_jsontestsuite_in_place_of_a_post_is_rejected_as_no_json_or_as_no_po
     let cases = json_test_suite();
     for (name, input) in &cases {
         let rejected = post::decode(input.as_bytes(), 1 << 20).unwrap_err();
-        let expected = if is_json(name) { "wrong_shape" } else { "not_json" };
+        // An `id` that is a number is met before the fault behind it.
+        let readable = (is_json(name) && name != UNREADABLE_NAME) || input.starts_with(r#"{"id":0"#);
+        let expected = if readable { "wrong_shape" } else { "not_json" };
         assert_eq!(rejected.reason.code(), expected, "{name}");
         assert!(rejected.message.len() < 200, "{name}: {}", rejected.message);
     }

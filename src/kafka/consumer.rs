@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 use crate::config::KafkaSettings;
 use crate::error::Fatal;
 use crate::kafka::ledger::Ledger;
+use crate::kafka::permits::Permits;
 use crate::receipt::{Envelope, Headers, NextOffset, Offset, Original, Partition, RawMessage, Receipt};
 
 /// Longest wait for a record; also how late a stop or a settled receipt can be noticed while nothing arrives.
@@ -64,7 +65,7 @@ pub fn spawn(parts: Parts) -> Result<JoinHandle<Result<(), Fatal>>, Fatal> {
         consumer,
         topic,
         ledger: Ledger::default(),
-        outstanding: 0,
+        permits: Permits::new(parts.max_in_flight),
         paused: false,
         next_commit: Instant::now() + parts.settings.commit_interval,
         parts,
@@ -87,8 +88,8 @@ struct ConsumerThread {
     consumer: BaseConsumer<Context>,
     topic: Arc<str>,
     ledger: Ledger,
-    /// Permits taken: records delivered whose receipt has not come back, those of older epochs included.
-    outstanding: usize,
+    /// Taken by records delivered whose receipt has not come back, those of older epochs included.
+    permits: Permits,
     paused: bool,
     next_commit: Instant,
     parts: Parts,
@@ -111,19 +112,18 @@ impl ConsumerThread {
 
     /// Out of permits: wait a moment, then pause, but keep polling, so that the group membership lives. Resume at half.
     fn pause_or_resume(&mut self) {
-        let capacity = self.parts.max_in_flight;
         let deadline = Instant::now() + PATIENCE;
-        while !self.paused && self.outstanding >= capacity {
+        while !self.paused && self.permits.left() == 0 {
             match self.parts.settled.recv_deadline(deadline) {
                 Ok(receipt) => self.settle(receipt),
                 Err(_) => break,
             }
         }
         self.settle_ready();
-        if !self.paused && self.outstanding >= capacity {
+        if !self.paused && self.permits.left() == 0 {
             self.switch(true, &self.ledger.partitions());
             self.paused = true;
-        } else if self.paused && self.outstanding <= capacity / 2 {
+        } else if self.paused && self.permits.half_are_left() {
             self.switch(false, &self.ledger.partitions());
             self.paused = false;
         }
@@ -146,15 +146,18 @@ impl ConsumerThread {
             }
             wait = Duration::ZERO;
         }
-        for _ in 0..RECORDS_A_TURN.min(self.parts.max_in_flight.saturating_sub(self.outstanding)).max(1) {
+        for _ in 0..RECORDS_A_TURN.min(self.permits.left()).max(1) {
             match self.consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => {
-                    deliver(&mut self.ledger, &mut self.outstanding, &self.topic, &self.parts, &message)?
+                    deliver(&mut self.ledger, &mut self.permits, &self.topic, &self.parts, &message)?
                 }
                 Some(Err(error)) => unless_fatal(&error, &self.parts.settings)?,
             }
             wait = Duration::ZERO;
+            if self.permits.left() == 0 {
+                break;
+            }
         }
         Ok(())
     }
@@ -166,7 +169,7 @@ impl ConsumerThread {
     }
 
     fn settle(&mut self, receipt: Receipt) {
-        self.outstanding -= 1;
+        self.permits.give_back(&receipt);
         let _ = self.ledger.settle(receipt, Instant::now());
     }
 
@@ -291,7 +294,7 @@ impl ConsumerThread {
 /// Takes a permit and enters the record in the ledger before anything else can go wrong with it.
 fn deliver(
     ledger: &mut Ledger,
-    outstanding: &mut usize,
+    permits: &mut Permits,
     topic: &Arc<str>,
     parts: &Parts,
     message: &BorrowedMessage<'_>,
@@ -300,7 +303,7 @@ fn deliver(
     let Some(receipt) = ledger.deliver(message.partition(), Offset(message.offset()), received) else {
         return Ok(());
     };
-    *outstanding += 1;
+    permits.take(&receipt, message.payload_len() + message.key_len());
     let headers = message.headers().map(|headers| Arc::new(headers.detach()) as _);
     let original = Original {
         topic: topic.clone(),

@@ -3,6 +3,7 @@
 pub mod consumer;
 mod headers;
 pub mod ledger;
+mod permits;
 pub mod probe;
 pub mod publisher;
 pub mod settings;
