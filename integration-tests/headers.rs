@@ -34,7 +34,8 @@ fn copied(letter: &Record) -> Vec<&str> {
 fn of_ten_thousand_headers_a_dead_letter_carries_the_first_256_and_counts_the_rest() {
     let kafka = kafka!();
     let names: Vec<String> = (0..10_000).map(|n| format!("header-{n}")).collect();
-    let headers: Vec<(&str, Option<&[u8]>)> = names.iter().map(|name| (name.as_str(), Some(b"value".as_slice()))).collect();
+    let headers: Vec<(&str, Option<&[u8]>)> =
+        names.iter().map(|name| (name.as_str(), Some(b"value".as_slice()))).collect();
 
     let (letter, verdict) = sent_with(&kafka, &headers);
 
@@ -92,7 +93,9 @@ fn batches_that_unpack_to_a_thousand_times_their_size_stay_within_the_workers_me
     let pool = Pool::new(&kafka, 1);
     // 900 posts of 900 KB, 810 MB in all, in batches of 20 MB which the broker holds as 20 KB or less.
     let text = "A claim of one word, again and again. ".repeat(24_000);
-    let noise = |n: usize| (0..60).map(|m| format!("{:x}", (n * 60 + m).wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect::<String>();
+    let noise = |n: usize| {
+        (0..60).map(|m| format!("{:x}", (n * 60 + m).wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect::<String>()
+    };
     let records = (0..900).map(|n| post(&format!("post-{n}"), &format!("{} {text}", noise(n))));
     kafka.produce_with(&pool.posts, records, &[("compression.codec", "zstd"), ("batch.size", "20000000")]);
 

@@ -47,9 +47,19 @@ fn posts_that_differ_in_meaning_never_share_an_answer() {
         "the vaccine is safe.",
         "The vaccine is\nsafe.",
         // Cyrillic words that look Latin say something else.
-        "рост", "pocm", "сера", "cepa",
+        "рост",
+        "pocm",
+        "сера",
+        "cepa",
         // A joiner that tells two words apart, a tag, an accent, an emoji.
-        "نامه\u{200c}ای", "نامهای", "[INST] yes", "(NSTI) yes", "resume", "résumé", "👩\u{200d}🚀", "👩🚀",
+        "نامه\u{200c}ای",
+        "نامهای",
+        "[INST] yes",
+        "(NSTI) yes",
+        "resume",
+        "résumé",
+        "👩\u{200d}🚀",
+        "👩🚀",
     ];
 
     let verdicts = verdicts(&texts);

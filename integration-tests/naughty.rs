@@ -23,7 +23,8 @@ const UNREADABLE_NAME: &str = "i_object_key_lone_2nd_surrogate";
 
 /// Names and contents. The package holds each file as text: bytes that are no UTF-8 are U+FFFD in it.
 fn json_test_suite() -> Vec<(String, String)> {
-    let script = fs::read_to_string(provided("MODERATO_TEST_NAUGHTY", ".cache/naughty-texts").join("json-test-suite.js"));
+    let script =
+        fs::read_to_string(provided("MODERATO_TEST_NAUGHTY", ".cache/naughty-texts").join("json-test-suite.js"));
     let script = script.unwrap_or_else(|error| panic!("JSONTestSuite: {error}; `make naughty-texts` fetches it"));
     let list = script.split_once("export default").unwrap().1.trim().trim_end_matches(';');
     let list: Vec<Value> = serde_json::from_str(list).unwrap();
@@ -69,7 +70,8 @@ fn a_post_with_a_file_of_jsontestsuite_in_it_is_judged_if_the_file_is_json_and_r
     let (outcomes, _) = outcomes(&cases.iter().map(post).collect::<Vec<_>>().join("\n"));
 
     let expected = |name: &str| if is_json(name) { "verdict" } else { "not_json" };
-    let wrong: BTreeMap<_, _> = cases.iter().zip(&outcomes).filter(|((name, _), told)| expected(name) != **told).collect();
+    let wrong: BTreeMap<_, _> =
+        cases.iter().zip(&outcomes).filter(|((name, _), told)| expected(name) != **told).collect();
     assert_eq!((cases.len(), outcomes.len()), (318, 318));
     assert!(wrong.is_empty(), "{:#?}", wrong.iter().map(|((name, _), told)| (name, told)).collect::<Vec<_>>());
 }

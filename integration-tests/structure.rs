@@ -12,8 +12,19 @@ const FLOORS: [&[&str]; 6] = [
     &["app", "admin", "shutdown", "replay", "eval"],
     &["pipeline"],
     &["kafka", "cache", "model"],
-    &["post", "verdict", "rejection", "receipt", "policy", "policy_tests", "error", "config", "samples", "telemetry",
-      "hygiene"],
+    &[
+        "post",
+        "verdict",
+        "rejection",
+        "receipt",
+        "policy",
+        "policy_tests",
+        "error",
+        "config",
+        "samples",
+        "telemetry",
+        "hygiene",
+    ],
 ];
 
 /// Client libraries, and the beginnings of the paths that may name them.

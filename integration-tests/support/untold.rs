@@ -8,7 +8,15 @@ pub const OVERHEARD: &str = "overheard";
 
 /// Words of the tests' secrets, none of which the program has another use for.
 const SECRETS: [&str; 10] = [
-    "battery", "staple", "monkey", "dishwasher", "rosebud", "xyzzy", "reader's", "hunter2", "environment-4711",
+    "battery",
+    "staple",
+    "monkey",
+    "dishwasher",
+    "rosebud",
+    "xyzzy",
+    "reader's",
+    "hunter2",
+    "environment-4711",
     "file-4711",
 ];
 

@@ -22,8 +22,7 @@ const IGNORABLE: CodePointSetDataBorrowed<'_> = CodePointSetData::new::<DefaultI
 const BIDI: CodePointSetDataBorrowed<'_> = CodePointSetData::new::<BidiControl>();
 const PICTURE: CodePointSetDataBorrowed<'_> = CodePointSetData::new::<ExtendedPictographic>();
 const JOINING: CodePointMapDataBorrowed<'_, JoiningType> = CodePointMapData::<JoiningType>::new();
-const CLASS: CodePointMapDataBorrowed<'_, CanonicalCombiningClass> =
-    CodePointMapData::<CanonicalCombiningClass>::new();
+const CLASS: CodePointMapDataBorrowed<'_, CanonicalCombiningClass> = CodePointMapData::<CanonicalCombiningClass>::new();
 
 const NON_JOINER: char = '\u{200c}';
 const JOINER: char = '\u{200d}';

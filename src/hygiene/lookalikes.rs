@@ -45,8 +45,16 @@ fn belongs_to_a_word(c: char) -> bool {
 
 fn is_written_without_blanks(c: char) -> bool {
     let without = [
-        Script::Han, Script::Hiragana, Script::Katakana, Script::Hangul, Script::Bopomofo, Script::Thai, Script::Lao,
-        Script::Khmer, Script::Myanmar, Script::Tibetan,
+        Script::Han,
+        Script::Hiragana,
+        Script::Katakana,
+        Script::Hangul,
+        Script::Bopomofo,
+        Script::Thai,
+        Script::Lao,
+        Script::Khmer,
+        Script::Myanmar,
+        Script::Tibetan,
     ];
     c >= '\u{e00}' && without.contains(&SCRIPT.get(c))
 }
@@ -56,13 +64,13 @@ fn may_mix(word: &str) -> bool {
 }
 
 /// The word in Latin letters, and how many were folded for it; `None` if none had to be, or one could not be.
-fn to_latin(word: &str) -> Option<(String, usize)> {
+fn to_latin(word: &str) -> Option<(String, u32)> {
     let (mut latin, mut letters) = (String::with_capacity(word.len()), 0);
     for c in word.chars() {
         if c.is_ascii() || matches!(SCRIPT.get(c), Script::Latin | Script::Common | Script::Inherited) {
             latin.push(c);
         } else {
-            letters += usize::from(push_latin(c, &mut latin)?);
+            letters += u32::from(push_latin(c, &mut latin)?);
         }
     }
     (letters > 0).then_some((latin, letters))

@@ -8,7 +8,7 @@ use super::TextNormalised;
 const CATEGORY: CodePointMapDataBorrowed<'_, GeneralCategory> = CodePointMapData::<GeneralCategory>::new();
 
 /// Marks in a row that some language writes: Hebrew with points and accents, Tibetan and Burmese stacks come to five.
-const LONGEST: usize = 6;
+const LONGEST: u32 = 6;
 
 /// Drops runs of more marks than [`LONGEST`], whole: such a run says nothing. `None` where there is none.
 pub(super) fn thinned(text: &str, changed: &mut TextNormalised) -> Option<String> {
@@ -40,7 +40,7 @@ pub(super) fn thinned(text: &str, changed: &mut TextNormalised) -> Option<String
 #[derive(Default)]
 struct Run {
     start: usize,
-    marks: usize,
+    marks: u32,
 }
 
 pub(super) fn is_mark(c: char) -> bool {

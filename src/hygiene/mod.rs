@@ -20,15 +20,15 @@ use serde::{Deserialize, Serialize};
 pub struct TextNormalised {
     /// Characters that have another form under NFKC: full-width and styled letters, ligatures; 1 where only the
     /// composition of accents changed.
-    pub nfkc: usize,
+    pub nfkc: u32,
     /// Zero-width and other characters that show nothing: removed.
-    pub invisible_removed: usize,
+    pub invisible_removed: u32,
     /// Controls of the writing direction: removed.
-    pub bidi_removed: usize,
+    pub bidi_removed: u32,
     /// Look-alikes of other scripts inside Latin words: folded to Latin.
-    pub confusables_folded: usize,
+    pub confusables_folded: u32,
     /// Combining marks in runs longer than any language writes: dropped.
-    pub marks_dropped: usize,
+    pub marks_dropped: u32,
 }
 
 impl TextNormalised {
@@ -77,7 +77,8 @@ fn normalised(text: &str, changed: &mut TextNormalised) -> Option<String> {
     const NFKC: ComposingNormalizerBorrowed<'_> = ComposingNormalizerBorrowed::new_nfkc();
     let Cow::Owned(normal) = NFKC.normalize(text) else { return None };
     let has_another_form = |c: &char| !c.is_ascii() && !NFKC.is_normalized(c.encode_utf8(&mut [0; 4]));
-    changed.nfkc += text.chars().filter(has_another_form).count().max(1);
+    let forms = text.chars().filter(has_another_form).fold(0, |count, _| count + 1);
+    changed.nfkc += forms.max(1);
     Some(normal)
 }
 

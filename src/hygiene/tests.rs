@@ -75,7 +75,8 @@ fn look_alikes_in_latin_words_become_latin_and_are_counted() {
 
 #[test]
 fn what_shows_nothing_is_removed_and_counted() {
-    let (out, changed) = clean("va\u{200b}cc\u{200d}i\u{200c}n\u{ad}e\u{feff}\u{0} \u{2060}\u{e0041}\u{fe0f}\u{34f}\u{7}x");
+    let (out, changed) =
+        clean("va\u{200b}cc\u{200d}i\u{200c}n\u{ad}e\u{feff}\u{0} \u{2060}\u{e0041}\u{fe0f}\u{34f}\u{7}x");
     assert_eq!(out, "vaccine x");
     assert_eq!(changed, TextNormalised { invisible_removed: 11, ..TextNormalised::default() });
 }
@@ -136,7 +137,9 @@ fn a_text_of_nothing_to_see_becomes_empty() {
 #[test]
 fn a_megabyte_of_hostile_characters_takes_no_time_to_speak_of() {
     // Each would take minutes if a character were looked up against all others.
-    for unit in ["🙂\u{200d}", "\u{200d}", "\u{94d}\u{200c}", "ب\u{200c}\u{64b}", "\u{335}", "aа", "\u{fdfa}", "\u{200b}🙂"] {
+    for unit in
+        ["🙂\u{200d}", "\u{200d}", "\u{94d}\u{200c}", "ب\u{200c}\u{64b}", "\u{335}", "aа", "\u{fdfa}", "\u{200b}🙂"]
+    {
         let text = unit.repeat((1 << 20) / unit.len());
         assert!(cleaned(&text).len() <= 12 * text.len());
     }

@@ -54,8 +54,7 @@ impl Native {
     fn read(list: &OwnedHeaders, index: usize) -> Option<Self> {
         let (mut name, mut value, mut value_bytes) = (ptr::null(), ptr::null(), 0);
         // SAFETY: the list lives throughout the call, which writes to the three places and nowhere else.
-        let found =
-            unsafe { rd_kafka_header_get_all(native(list), index, &mut name, &mut value, &mut value_bytes) };
+        let found = unsafe { rd_kafka_header_get_all(native(list), index, &mut name, &mut value, &mut value_bytes) };
         if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
             return None;
         }
@@ -104,7 +103,9 @@ mod tests {
     }
 
     fn names(list: &OwnedHeaders) -> Vec<String> {
-        list.iter().map(|header| format!("{}={}", header.key, header.value.map_or("null".into(), |v| v.len().to_string()))).collect()
+        list.iter()
+            .map(|header| format!("{}={}", header.key, header.value.map_or("null".into(), |v| v.len().to_string())))
+            .collect()
     }
 
     #[test]
@@ -127,7 +128,7 @@ mod tests {
         let (copied, dropped) = copy(&headers(&many));
         assert_eq!((copied.count(), dropped), (MOST, 10_000 - MOST));
         let wide = vec![0; MOST_BYTES / 4 - 1];
-        let (copied, dropped) = copy(&headers(&vec![("h", Some(wide.as_slice())); 6]));
+        let (copied, dropped) = copy(&headers(&[("h", Some(wide.as_slice())); 6]));
         assert_eq!((copied.count(), dropped), (4, 2));
     }
 }

@@ -37,7 +37,9 @@ impl Permits {
     /// With a receipt that has come back, of an older epoch too.
     pub(super) fn give_back(&mut self, receipt: &Receipt) {
         self.taken -= 1;
-        if self.bytes > 0 && let Some(bytes) = self.heavy.remove(&receipt.place()) {
+        if self.bytes > 0
+            && let Some(bytes) = self.heavy.remove(&receipt.place())
+        {
             self.bytes -= bytes;
         }
     }

@@ -37,9 +37,9 @@ pub struct Tokenized {
     /// Something of the post was left out.
     pub truncated: bool,
     /// Prompt tags and control tokens that the post spelt out, all made harmless.
-    pub neutralised: usize,
-    /// What hygiene changed before the text was tokenised.
-    pub normalised: TextNormalised,
+    pub neutralised: u32,
+    /// What hygiene changed before the text was tokenised, if anything.
+    pub normalised: Option<Box<TextNormalised>>,
 }
 
 /// Everything that stands around a post. Shared by many threads.
@@ -106,6 +106,8 @@ impl Prompt {
         let cap = limit.max_input_tokens.saturating_mul(BYTES_A_TOKEN).saturating_add(BYTES_BESIDES);
         let cut = if text.len() > cap { self.cut_bytes(text, cap, limit)? } else { self.cut_tokens(text, limit)? };
         let Cut { mut ids, seen, total, neutralised } = cut;
+        let neutralised = u32::try_from(neutralised).unwrap_or(u32::MAX);
+        let normalised = (!normalised.is_nothing()).then(|| Box::new(normalised));
         let truncated = text.len() > cap || seen < total;
         ids.extend(&self.tail);
         Ok(Tokenized { ids, tokens_seen: seen, tokens_total: total, truncated, neutralised, normalised })

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::hygiene::TextNormalised;
 use crate::model::ModelInfo;
 use crate::pipeline::Judged;
 use crate::pipeline::infer::millis;
@@ -89,7 +88,7 @@ impl Judge {
                     computed_at: answer.computed_at.as_str().into(),
                 },
                 input: self.input(judged),
-                security: security(row.tokens.normalised),
+                security: row.tokens.normalised.as_deref().map(|changed| Security { text_normalised: *changed }),
                 answered_by: *source,
                 timing_ms: Timing {
                     tokenise: millis(row.tokenise),
@@ -139,15 +138,10 @@ impl Judge {
             tokens_seen: row.tokens.tokens_seen,
             tokens_total: row.tokens.tokens_total,
             tokens_prompt: self.prompt_tokens,
-            tags_neutralised: row.tokens.neutralised,
+            tags_neutralised: row.tokens.neutralised as usize,
             kafka: source_ref(&judged.original),
         }
     }
-}
-
-/// Nothing for most posts, so that their verdicts stay small.
-fn security(text_normalised: TextNormalised) -> Option<Security> {
-    (!text_normalised.is_nothing()).then_some(Security { text_normalised })
 }
 
 fn source_ref(original: &Original) -> SourceRef<'_> {
