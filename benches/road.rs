@@ -1,10 +1,10 @@
-//! What the road costs: `moderato run` against Apache Kafka and Redis, in four tables; the tiny model in the first three.
+//! What the road costs: `moderato run` against Apache Kafka and Redis, in five tables; the tiny model in all but the last.
 //!
 //! One: 1,000, 10,000 and 100,000 distinct posts, each through the model: the cost of a post does not grow with the
-//! topic, nor does memory. Two: 1,000,000 posts of which nine in ten repeat another's text. Three: every answer
-//! cached, so that the road alone is left, beside a bare loop that consumes the same posts and produces values of a
-//! verdict's size with rdkafka, interleaved. Four: the default model in int8, Kafka to Kafka, beside the same posts judged by
-//! `moderato bench`, where no road is.
+//! topic, nor does memory. Two: 10,000 of them in either delivery mode. Three: 1,000,000 posts of which nine in ten
+//! repeat another's text. Four: every answer cached, so that the road alone is left, beside a bare loop that consumes the
+//! same posts and produces values of a verdict's size with rdkafka, interleaved. Five: the default model in int8, Kafka to
+//! Kafka, beside the same posts judged by `moderato bench`, where no road is.
 //!
 //! `make bench` runs it, in about a quarter of an hour; `cargo bench --bench road -- linear engine` runs two of its
 //! tables (`cached` reads what `linear` left). Wall time on a shared machine is noise, so CPU seconds and the
@@ -35,11 +35,13 @@ use support::worker::{Setup, Worker};
 
 /// Distinct posts of the first table. The answers to the last one's are then in Redis.
 const DISTINCT: [usize; 3] = [1_000, 10_000, 100_000];
-/// Posts and texts of the second table.
+/// Posts before those that are counted.
+const FIRST: usize = 1_000;
+/// Posts and texts of the third table.
 const CROWD: (usize, usize) = (1_000_000, 100_000);
-/// Posts and texts of the third table's "every text met before".
+/// Posts and texts of the fourth table's "every text met before".
 const KNOWN: (usize, usize) = (200_000, 5_000);
-/// Posts of the fourth table, all different.
+/// Posts of the last table, all different.
 const JUDGED: usize = 1_200;
 const PARTITIONS: i32 = 6;
 const ROUNDS: usize = 3;
@@ -53,8 +55,13 @@ fn main() {
         redis: support::redis::used("bench_road").expect("a redis"),
     };
     let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let tables: [(&str, Table); 4] =
-        [("linear", Bench::linear), ("crowd", Bench::crowd), ("cached", Bench::cached), ("engine", Bench::engine)];
+    let tables: [(&str, Table); 5] = [
+        ("linear", Bench::linear),
+        ("delivery", Bench::delivery),
+        ("crowd", Bench::crowd),
+        ("cached", Bench::cached),
+        ("engine", Bench::engine),
+    ];
     for (name, table) in tables {
         if asked.is_empty() || asked.iter().any(|word| word == name) {
             table(&bench);
@@ -88,15 +95,45 @@ impl Bench {
         }
     }
 
-    /// The posts come while the worker waits for them, so that joining the group is not counted.
+    /// What exactly once costs beside at least once.
+    fn delivery(&self) {
+        let modes = ["at_least_once", "exactly_once"];
+        let mut passes: [Vec<Pass>; 2] = Default::default();
+        for round in 0..ROUNDS {
+            for (passes, mode) in passes.iter_mut().zip(modes) {
+                let set = |worker: Setup| worker.set("kafka.delivery", mode);
+                passes.push(self.distinct_with(DISTINCT[1], &format!("{mode}-{round}"), set));
+            }
+        }
+        println!(
+            "\n{} distinct posts, each through the model, by `kafka.delivery`; medians of {ROUNDS} rounds, interleaved\n",
+            DISTINCT[1]
+        );
+        println!("| delivery | posts/s (wall) | posts per CPU-second | ratio | steal, s |");
+        println!("|---|---|---|---|---|");
+        let first = median(&passes[0], Pass::per_cpu_second);
+        for (passes, mode) in passes.iter().zip(modes) {
+            row(mode, passes, &format!("{:.2}", median(passes, Pass::per_cpu_second) / first));
+        }
+    }
+
     fn distinct(&self, count: usize, name: &str) -> Pass {
+        self.distinct_with(count, name, |worker| worker)
+    }
+
+    /// The posts come while the worker waits for them, so that joining the group is not counted.
+    fn distinct_with(&self, count: usize, name: &str, set: impl Fn(Setup) -> Setup) -> Pass {
         let posts = self.kafka.topic(name, PARTITIONS);
         let verdicts = self.kafka.topic(&format!("{name}-verdicts"), PARTITIONS);
-        let mut worker = self.worker(name, &posts, &verdicts, name).start();
+        let mut worker = set(self.worker(name, &posts, &verdicts, name)).start();
         worker.wait_for_log("partitions assigned");
+        // The first posts meet cold caches and connections; they are not counted.
+        self.produce(&posts, FIRST, |n| 2 * DISTINCT[2] + n);
+        self.wait_for(&verdicts, FIRST);
         let clocks = Clocks::read(worker.pid());
-        self.produce(&posts, count, |n| n);
-        self.wait_for(&verdicts, count);
+        // Numbers of as many digits, and so texts of as many tokens, however many there are.
+        self.produce(&posts, count, |n| DISTINCT[2] + n);
+        self.wait_for(&verdicts, FIRST + count);
         finish(&clocks, worker, count)
     }
 

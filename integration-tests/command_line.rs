@@ -159,7 +159,15 @@ fn flags_lie_over_the_environment_and_that_over_the_file() {
 
 #[test]
 fn schema_prints_what_the_schema_files_hold() {
-    let files = ["post.v1.json", "verdict.v1.json", "dead_letter.v1.json", "config.v1.json", "asyncapi.yaml"];
+    let files = [
+        "post.v1.json",
+        "verdict.v1.json",
+        "dead_letter.v1.json",
+        "config.v1.json",
+        "reconcile.v1.json",
+        "dead_letters.v1.json",
+        "asyncapi.yaml",
+    ];
     for file in files {
         let name = file.split('.').next().unwrap();
 

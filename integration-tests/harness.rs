@@ -45,9 +45,6 @@ fn an_outside_client_shares_the_broker() {
 
 #[test]
 fn a_committed_offset_is_told_and_a_missing_one_left_out() {
-    use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-    use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-
     let Some(kafka) = kafka::unrecorded(test_name!()) else {
         return;
     };
@@ -55,14 +52,7 @@ fn a_committed_offset_is_told_and_a_missing_one_left_out() {
     kafka.produce(&topic, (0..3).map(|n| Outgoing::new(format!("{n}")).partition(0)));
     assert_eq!(kafka.committed(&group, &topic), BTreeMap::new());
 
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &kafka.brokers)
-        .set("group.id", &group)
-        .create()
-        .expect("a consumer");
-    let mut offsets = TopicPartitionList::new();
-    offsets.add_partition_offset(&topic, 0, Offset::Offset(2)).expect("a valid offset");
-    consumer.commit(&offsets, CommitMode::Sync).expect("the commit is taken");
+    kafka.commit(&group, &topic, &[(0, 2)]);
     assert_eq!(kafka.committed(&group, &topic), BTreeMap::from([(0, 2)]));
 }
 

@@ -9,8 +9,9 @@ use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use crate::support::pool::{Pool, answered_by, judged, post, posts};
+use crate::support::redis::{Private, RIGHTS, answers};
 use crate::support::secured::{self, Authority, KEY_PASSWORD, PASSWORD, Secured, USER};
-use crate::support::worker::{Setup, Worker};
+use crate::support::worker::Setup;
 use crate::support::{PATIENCE, eventually};
 use crate::{kafka, redis, test_name};
 
@@ -54,12 +55,6 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn stop(mut worker: Worker) -> String {
-    worker.sigterm();
-    assert_eq!(worker.wait(), 0);
-    worker.log()
-}
-
 /// Checks, judges and stops; hands back all that was said on the way.
 fn checks_and_judges(pool: &Pool<'_>, setup: impl Fn() -> Setup) -> String {
     pool.post(posts("p", 5));
@@ -69,7 +64,7 @@ fn checks_and_judges(pool: &Pool<'_>, setup: impl Fn() -> Setup) -> String {
     let worker = setup().set("log.filter", "trace").set("kafka.options.debug", "security,broker,conf").start();
 
     assert_eq!(judged(&pool.verdicts_of_all()).len(), 5);
-    said(&check) + &stop(worker)
+    said(&check) + &worker.stop()
 }
 
 fn assert_untold(said: &str, secret: &str) {
@@ -190,15 +185,11 @@ fn is_answered_from_the_cache(pool: &Pool<'_>) -> usize {
 }
 
 fn with_redis(pool: &Pool<'_>, url: &str) -> Setup {
-    pool.setup()
-        .set("cache.kind", "redis")
-        .set("cache.redis.url", url)
-        .set("cache.redis.timeout", "500ms")
-        .set("log.filter", "trace")
+    pool.cached(url, "cache").set("log.filter", "trace")
 }
 
-fn keys(server: &crate::support::redis::Private) -> usize {
-    redis::cmd("DBSIZE").query(&mut server.connection()).unwrap()
+fn kept(server: &Private) -> usize {
+    answers(&mut server.connection(), "cache").len()
 }
 
 #[test]
@@ -213,8 +204,8 @@ fn redis_over_tls_serves_as_the_cache() {
     let check = setup().verb("check").output(b"");
     let worker = setup().start();
 
-    assert_eq!(is_answered_from_the_cache(&pool), keys(&server));
-    stop(worker);
+    assert_eq!(is_answered_from_the_cache(&pool), kept(&server));
+    worker.stop();
     assert!(check.status.success(), "{}", said(&check));
 }
 
@@ -234,8 +225,8 @@ fn a_redis_whose_authority_is_unknown_is_not_asked_and_costs_no_verdict() {
     let verdicts = pool.verdicts_of_all();
 
     assert_eq!(answered_by(&verdicts), BTreeMap::from([("model".to_owned(), 20)]));
-    assert_eq!(keys(&server), 0);
-    stop(worker);
+    assert_eq!(kept(&server), 0);
+    worker.stop();
     let told = said(&check);
     let line = told.lines().find(|line| line.starts_with("FAIL  cache")).unwrap_or_else(|| panic!("{told}"));
     assert!(line.contains("certificate") && line.contains("cache.redis.ca_file"), "{line}");
@@ -247,14 +238,13 @@ fn a_redis_user_with_a_password_from_a_file_is_let_in_and_the_password_told_nowh
     let (kafka, redis) = (kafka!(), redis!());
     let server = redis.private();
     let mut link = server.connection();
-    let rights = ["SETUSER", USER, "on", &format!(">{PASSWORD}"), "~cache:*", "-@all", "+mget", "+set", "+ping"];
-    let () = redis::cmd("ACL").arg(&rights).query(&mut link).unwrap();
-    let () = redis::cmd("ACL").arg(&["SETUSER", "default", "-@all", "+dbsize", "+ping"]).query(&mut link).unwrap();
+    let user = ["SETUSER", USER, "on", &format!(">{PASSWORD}"), "~cache:*"];
+    let () = redis::cmd("ACL").arg(&user).arg(&RIGHTS).query(&mut link).unwrap();
+    let () = redis::cmd("ACL").arg(&["SETUSER", "default", "-@all", "+keys", "+ping"]).query(&mut link).unwrap();
     let pool = Pool::new(&kafka, 1);
     let password = secret(PASSWORD);
     let setup = || {
         with_redis(&pool, &server.url)
-            .set("cache.redis.prefix", "cache")
             .set("cache.redis.username", USER)
             .set("cache.redis.password_file", password.path().display())
     };
@@ -262,9 +252,11 @@ fn a_redis_user_with_a_password_from_a_file_is_let_in_and_the_password_told_nowh
     let check = setup().verb("check").output(b"");
     let worker = setup().start();
 
-    assert_eq!(is_answered_from_the_cache(&pool), keys(&server));
+    assert_eq!(is_answered_from_the_cache(&pool), kept(&server));
     assert!(check.status.success(), "{}", said(&check));
-    assert_untold(&(said(&check) + &stop(worker)), PASSWORD);
+    let told = said(&check) + &worker.stop();
+    assert!(!told.contains("redis refuses a command"), "{told}");
+    assert_untold(&told, PASSWORD);
 }
 
 #[test]
@@ -282,34 +274,44 @@ fn a_redis_user_that_is_made_late_is_let_in_without_a_restart() {
     };
     eventually("a refused login is told", PATIENCE, refused, |lines| *lines > 0);
 
-    let rights = ["SETUSER", USER, "on", &format!(">{PASSWORD}"), "~*", "-@all", "+mget", "+set"];
-    let () = redis::cmd("ACL").arg(&rights).query(&mut server.connection()).unwrap();
+    let user = ["SETUSER", USER, "on", &format!(">{PASSWORD}"), "~*"];
+    let () = redis::cmd("ACL").arg(&user).arg(&RIGHTS).query(&mut server.connection()).unwrap();
 
     let mut round = 0;
-    let kept = || {
+    let kept_since = || {
         round += 1;
         pool.post(posts(&format!("after-{round}"), 5));
-        keys(&server)
+        kept(&server)
     };
-    eventually("Redis keeps answers", PATIENCE, kept, |keys| *keys > 0);
-    assert_untold(&stop(worker), PASSWORD);
+    eventually("Redis keeps answers", PATIENCE, kept_since, |keys| *keys > 0);
+    assert_untold(&worker.stop(), PASSWORD);
 }
 
 #[test]
 fn a_redis_cluster_of_three_serves_as_the_cache() {
     let (kafka, redis) = (kafka!(), redis!());
     let nodes = secured::redis_cluster(&redis);
+    let user = ["SETUSER", USER, "on", &format!(">{PASSWORD}"), "~cache:*"];
+    for node in &nodes {
+        let () = redis::cmd("ACL").arg(&user).arg(&RIGHTS).arg("+cluster|slots").query(&mut node.connection()).unwrap();
+    }
     let pool = Pool::new(&kafka, 1);
+    let password = secret(PASSWORD);
     // One seed is enough: the others are found through it.
-    let setup = || with_redis(&pool, &nodes[0].url).set("cache.redis.cluster", true);
+    let setup = || {
+        with_redis(&pool, &nodes[0].url)
+            .set("cache.redis.cluster", true)
+            .set("cache.redis.username", USER)
+            .set("cache.redis.password_file", password.path().display())
+    };
 
     let check = setup().verb("check").output(b"");
     let worker = setup().start();
 
     let texts = is_answered_from_the_cache(&pool);
-    let kept = nodes.each_ref().map(keys);
-    assert_eq!(kept.iter().sum::<usize>(), texts);
-    assert!(kept.iter().all(|keys| *keys > 0), "{kept:?}");
-    stop(worker);
+    let shares = nodes.each_ref().map(kept);
+    assert_eq!(shares.iter().sum::<usize>(), texts);
+    assert!(shares.iter().all(|keys| *keys > 0), "{shares:?}");
+    assert!(!worker.stop().contains("redis refuses a command"));
     assert!(check.status.success(), "{}", said(&check));
 }

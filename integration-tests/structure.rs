@@ -9,7 +9,7 @@ use crate::support::repository;
 const FLOORS: [&[&str]; 6] = [
     &["main", "lib"],
     &["cli"],
-    &["app", "admin", "shutdown", "replay", "eval"],
+    &["app", "admin", "shutdown", "replay", "eval", "reconcile", "dead_letters"],
     &["pipeline"],
     &["kafka", "cache", "model"],
     &[
@@ -29,7 +29,7 @@ const FLOORS: [&[&str]; 6] = [
 
 /// Client libraries, and the beginnings of the paths that may name them.
 const CLIENTS: [(&str, &[&str]); 3] =
-    [("rdkafka", &["kafka/", "cli/demo"]), ("ort", &["model/"]), ("redis", &["cache/redis.rs"])];
+    [("rdkafka", &["kafka/", "cli/demo"]), ("ort", &["model/"]), ("redis", &["cache/redis/"])];
 
 fn floor(module: &str) -> usize {
     let found = FLOORS.iter().position(|floor| floor.contains(&module));

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::cache::Cache;
 use crate::config::{Config, Limits};
 use crate::error::{Exit, Fatal};
-use crate::kafka::consumer;
+use crate::kafka::consumer::{self, Consumer};
 use crate::kafka::publisher::Publisher;
 use crate::model::{self, Loaded, ModelError, ModelInfo};
 use crate::pipeline::outlet::Outlet;
@@ -108,7 +108,7 @@ fn fits(limits: &Limits, info: &ModelInfo) -> Result<(), AppError> {
 
 /// Builds the road to the given outlet. Must be called on the runtime.
 pub fn road(config: &Config, judges: Judges, outlet: Outlet, tally: Arc<Tally>) -> Result<Road, AppError> {
-    let cache = Cache::open(&config.cache).map_err(AppError::Cache)?;
+    let cache = Cache::open(&config.cache, tally.cache.clone()).map_err(AppError::Cache)?;
     Ok(pipeline::build(pipeline::Parts {
         model: judges.model,
         policy: judges.policy,
@@ -122,10 +122,12 @@ pub fn road(config: &Config, judges: Judges, outlet: Outlet, tally: Arc<Tally>) 
 
 /// Runs the worker from Kafka to Kafka until `stop` is cancelled and everything in flight is finished.
 pub async fn run(config: &Config, judges: Judges, tally: Arc<Tally>, stop: CancellationToken) -> Result<(), AppError> {
-    let outlet = Outlet::Kafka(Publisher::connect(&config.kafka)?);
-    let Road { intake, settled, stages } = road(config, judges, outlet, tally.clone())?;
-    let source = consumer::spawn(consumer::Parts {
-        settings: config.kafka.clone(),
+    let consumer = Consumer::connect(&config.kafka)?;
+    // Blocks for as long as the broker takes to fence an older worker, if transactions were asked for.
+    let publisher =
+        tokio::task::block_in_place(|| Publisher::connect(&config.kafka, config.limits.max_in_flight / 2, &consumer))?;
+    let Road { intake, settled, stages } = road(config, judges, Outlet::Kafka(publisher), tally.clone())?;
+    let source = consumer.spawn(consumer::Parts {
         max_in_flight: config.limits.max_in_flight,
         stall_timeout: config.stall_timeout,
         grace: config.grace,
@@ -142,6 +144,12 @@ pub async fn run(config: &Config, judges: Judges, tally: Arc<Tally>, stop: Cance
         dead_letters = read(&tally.dead_letters),
         tombstones = read(&tally.tombstones),
         runs = read(&tally.runs),
+        cache_hits = read(&tally.cache.hits),
+        cache_misses = read(&tally.cache.misses),
+        cache_waited = read(&tally.cache.waited),
+        cache_damaged = read(&tally.cache.damaged),
+        cache_unreachable = read(&tally.cache.unreachable),
+        cache_refused = read(&tally.cache.refused),
         "stopped"
     );
     Ok(outcome?)

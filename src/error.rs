@@ -26,6 +26,24 @@ pub enum Fatal {
         /// What the broker or client said.
         cause: String,
     },
+    /// A flagged post could not be passed on.
+    #[error(
+        "a flagged post for {topic} could not be delivered: {cause}. Check that the topic exists, that its max.message.bytes is at least the input topic's and a verdict's together, and that this worker may write to it"
+    )]
+    FlaggedUndeliverable {
+        /// Destination topic.
+        topic: String,
+        /// What the broker or client said.
+        cause: String,
+    },
+    /// Another producer took this worker's `transactional.id`.
+    #[error(
+        "another worker uses the transactional.id {transactional_id} and this one was fenced; give each worker of the group a kafka.worker_id of its own (in Kubernetes, leave it unset: it is the pod's name)"
+    )]
+    Fenced {
+        /// The name that both use.
+        transactional_id: String,
+    },
     /// Too many posts in a row were rejected: most likely somebody broke a schema.
     #[error(
         "{count} posts in a row were rejected (limits.max_consecutive_rejections), the last as {reason}; look at the dead-letter topic before restarting"
@@ -82,6 +100,8 @@ impl Fatal {
         match self {
             Fatal::VerdictUndeliverable { .. } => "verdict_undeliverable",
             Fatal::DeadLetterUndeliverable { .. } => "dead_letter_undeliverable",
+            Fatal::FlaggedUndeliverable { .. } => "flagged_undeliverable",
+            Fatal::Fenced { .. } => "fenced",
             Fatal::TooManyRejections { .. } => "too_many_rejections",
             Fatal::Stalled { .. } => "stalled",
             Fatal::Kafka { .. } => "kafka_lost",

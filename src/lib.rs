@@ -5,12 +5,13 @@
 //! conclude applies the policy, publishes in order and settles; the ledger moves; the next offset is committed.
 //! Nothing travels backwards but the receipt that says "this offset is finished".
 //!
-//! Direction of use, one way only: `main`, `cli` → `app` → `pipeline` → `kafka` | `cache` | `model` → the rest.
+//! Direction of use, one way only: `main`, `cli` → `app`, `reconcile`, `dead_letters` → `pipeline` → `kafka` | `cache` | `model` → the rest.
 
 pub mod app;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod dead_letters;
 pub mod error;
 pub mod hygiene;
 pub mod kafka;
@@ -19,6 +20,7 @@ pub mod pipeline;
 pub mod policy;
 pub mod post;
 pub mod receipt;
+pub mod reconcile;
 pub mod rejection;
 pub mod samples;
 pub mod telemetry;

@@ -24,6 +24,15 @@ impl fmt::Display for VerdictKey {
     }
 }
 
+impl VerdictKey {
+    /// The key that is written so; `None` for anything else.
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        let mut digest = [0; 32];
+        hex::decode_to_slice(text, &mut digest).ok()?;
+        Some(Self(digest))
+    }
+}
+
 /// Makes keys for one judge: the revisions are hashed once.
 #[derive(Clone)]
 pub struct Keyring(Sha256);
@@ -300,6 +309,8 @@ mod tests {
         assert_ne!(base, key(&["m", "t", "p", "q"], &[1, 3]));
         assert_ne!(base, key(&["m", "t", "p", "q"], &[2, 1]));
         assert_ne!(key(&["ab", "c"], &[]), key(&["a", "bc"], &[]));
+        assert_eq!(VerdictKey::from_hex(base.to_string().as_bytes()), Some(base));
+        assert_eq!(VerdictKey::from_hex(&base.to_string().as_bytes()[2..]), None);
     }
 
     #[test]

@@ -11,6 +11,10 @@ use super::{PATIENCE, eventually, model, repository};
 /// The policy of the tests: its prompt is short, so that the tiny model's time goes to the posts.
 pub const POLICY: &str = "model/policies/misinformation-short.md";
 
+/// A worker with these is missed by its group soon after its death.
+pub const MORTAL: [(&str, &str); 3] =
+    [("kafka.session_timeout", "3s"), ("kafka.drain_timeout", "2s"), ("kafka.options.heartbeat.interval.ms", "500")];
+
 /// One pool. A test that wants another topic replaces the field.
 pub struct Pool<'a> {
     pub kafka: &'a Kafka,
@@ -29,6 +33,11 @@ pub fn post(id: &str, text: &str) -> Outgoing {
 /// `count` different posts with the ids `PREFIX-0` and on.
 pub fn posts(prefix: &str, count: usize) -> impl Iterator<Item = Outgoing> {
     (0..count).map(move |n| post(&format!("{prefix}-{n}"), &format!("Claim {n} of {prefix}: the bridge was closed.")))
+}
+
+/// The same texts whatever the pool, so that a second pool asks what the first one asked. The ids are the numbers.
+pub fn same_posts(numbers: impl IntoIterator<Item = usize>) -> impl Iterator<Item = Outgoing> {
+    numbers.into_iter().map(|n| post(&n.to_string(), &format!("Claim {n}: it was never tested.")))
 }
 
 /// The posts that these verdicts are about, each once.
@@ -105,13 +114,20 @@ policy: {policy}
         Setup::new(self.config())
     }
 
+    /// A worker with its answers in Redis, under a prefix, and as long a timeout as is allowed: on a busy machine a test
+    /// that is about something else must not meet one.
+    pub fn cached(&self, url: &str, prefix: &str) -> Setup {
+        self.setup().with(&[
+            ("cache.kind", "redis"),
+            ("cache.redis.url", url),
+            ("cache.redis.prefix", prefix),
+            ("cache.redis.timeout", "500ms"),
+        ])
+    }
+
     /// A worker whose death the group notices soon.
     pub fn mortal(&self) -> Setup {
-        self.setup().with(&[
-            ("kafka.session_timeout", "3s"),
-            ("kafka.drain_timeout", "2s"),
-            ("kafka.options.heartbeat.interval.ms", "500"),
-        ])
+        self.setup().with(&MORTAL)
     }
 
     /// A worker of this pool.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
@@ -134,6 +134,25 @@ impl Kafka {
         }
     }
 
+    /// Deletes what stands before this offset, as retention would.
+    pub fn delete_before(&self, topic: &str, partition: i32, offset: i64) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("a valid offset");
+        let deleted = block_on(admin.delete_records(&list, &AdminOptions::new())).expect("the broker answers");
+        deleted.elements().iter().for_each(|one| one.error().expect("the records are deleted"));
+    }
+
+    /// Commits offsets for a group that has no members.
+    pub fn commit(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) {
+        let consumer: BaseConsumer = self.client().set("group.id", group).create().expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).expect("a valid offset");
+        }
+        consumer.commit(&list, CommitMode::Sync).expect("the commit is taken");
+    }
+
     /// Produces in the order given and waits for every acknowledgement; hands back (partition, offset) of each.
     pub fn produce(&self, topic: &str, records: impl IntoIterator<Item = Outgoing>) -> Vec<(i32, i64)> {
         self.produce_with(topic, records, &[])
@@ -167,6 +186,13 @@ impl Kafka {
 
     /// Produces all of them in one transaction, which is then committed or aborted.
     pub fn produce_in_transaction(&self, topic: &str, records: impl IntoIterator<Item = Outgoing>, commit: bool) {
+        let producer = self.open_transaction(topic, records);
+        let ended = if commit { producer.commit_transaction(PATIENCE) } else { producer.abort_transaction(PATIENCE) };
+        ended.expect("the transaction ends");
+    }
+
+    /// The same, with the transaction left open: it is whoever holds the producer that ends it.
+    pub fn open_transaction(&self, topic: &str, records: impl IntoIterator<Item = Outgoing>) -> FutureProducer {
         let producer: FutureProducer = self
             .client()
             .set("transactional.id", self.name("transactions"))
@@ -178,8 +204,7 @@ impl Kafka {
         // Flushed before an abort too: what was aborted has to lie in the topic.
         producer.flush(PATIENCE).expect("the broker takes the records");
         drop(sent);
-        let ended = if commit { producer.commit_transaction(PATIENCE) } else { producer.abort_transaction(PATIENCE) };
-        ended.expect("the transaction ends");
+        producer
     }
 
     /// Reads from the beginning until `count` records are there; panics with what it has when `within` is over first.
@@ -238,6 +263,13 @@ impl Kafka {
             (partition, marks.1)
         };
         self.partitions(&consumer, topic).into_iter().map(end).collect()
+    }
+
+    /// Records in partition 0 of the topic, those of open transactions included.
+    pub fn uncommitted(&self, topic: &str) -> i64 {
+        let consumer: BaseConsumer =
+            self.client().set("isolation.level", "read_uncommitted").create().expect("a consumer");
+        consumer.fetch_watermarks(topic, 0, PATIENCE).expect("the broker answers").1
     }
 
     /// How many members the group has, once its assignment stands; 0 before.

@@ -10,6 +10,9 @@ use tempfile::TempDir;
 use super::child::{Guarded, watched};
 use super::{PATIENCE, eventually, free_port, run_id, summary};
 
+/// All that a worker's user in Redis must be allowed to do.
+pub const RIGHTS: [&str; 8] = ["-@all", "+ping", "+mget", "+set", "+del", "+sadd", "+smembers", "+pexpire"];
+
 /// A redis-server under the harness's own hand.
 pub struct Private {
     pub url: String,
@@ -103,6 +106,18 @@ impl Redis {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         Private::try_start(arguments).unwrap_or_else(|why| panic!("{why}"))
     }
+}
+
+/// The keys that match, in order.
+pub fn keys(link: &mut redis::Connection, pattern: &str) -> Vec<String> {
+    let mut keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query(link).expect("Redis tells its keys");
+    keys.sort();
+    keys
+}
+
+/// The keys of the answers under a prefix, in order.
+pub fn answers(link: &mut redis::Connection, prefix: &str) -> Vec<String> {
+    keys(link, &format!("{prefix}:v1:*"))
 }
 
 fn connection(url: &str) -> redis::Connection {

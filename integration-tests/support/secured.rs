@@ -85,6 +85,15 @@ fn start() -> Result<Shared, String> {
     Ok(Shared { broker, by_password, by_certificate: format!("127.0.0.1:{tls}"), authority, client })
 }
 
+/// Why a server's certificate is no good although the right authority signed it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// It is another server's.
+    Name,
+    /// It has expired.
+    Time,
+}
+
 /// A certificate authority in a folder: its own certificate, and what it signs, each in one PEM file with its key.
 pub struct Authority {
     folder: PathBuf,
@@ -97,8 +106,7 @@ impl Authority {
         // Its own, because every system's differs in what it adds to a certificate.
         std::fs::write(folder.join("openssl.cnf"), "[req]\ndistinguished_name = name\n[name]\n")
             .expect("the temporary folder can be written");
-        let key = folder.join(format!("{name}.key"));
-        authority.make(&authority.certificate(), &key, "basicConstraints=critical,CA:TRUE", None, false)?;
+        authority.make(&authority.certificate(), &authority.key(), "basicConstraints=critical,CA:TRUE", None, false)?;
         Ok(authority)
     }
 
@@ -114,19 +122,56 @@ impl Authority {
         Ok(file)
     }
 
+    /// The same for a server that no client is to believe, because of its names or of the time that is over.
+    pub fn sign_wrongly(&self, name: &str, wrong: Wrong) -> PathBuf {
+        let (names, end) = match wrong {
+            Wrong::Name => ("DNS:elsewhere.example", "20991231000000Z"),
+            Wrong::Time => ("IP:127.0.0.1", "20211231000000Z"),
+        };
+        let path = |kind: &str| self.folder.join(format!("{name}.{kind}"));
+        let mut request = self.openssl("req");
+        request.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"]);
+        request.args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName={names}")]);
+        done(request.arg("-keyout").arg(path("pem")).arg("-out").arg(path("csr")));
+        std::fs::write(path("index"), "").expect("the temporary folder can be written");
+        let settings = format!(
+            "[ca]\ndefault_ca = own\n[own]\ndatabase = {}\nnew_certs_dir = {}\nrand_serial = yes\npolicy = names\n\
+             copy_extensions = copy\n[names]\ncommonName = supplied\n",
+            path("index").display(),
+            self.folder.display()
+        );
+        std::fs::write(path("cnf"), settings).expect("the temporary folder can be written");
+        let mut sign = Command::new("openssl");
+        sign.arg("ca").args(["-batch", "-notext", "-md", "sha256", "-startdate", "20200101000000Z", "-enddate", end]);
+        sign.arg("-config").arg(path("cnf")).arg("-in").arg(path("csr")).arg("-out").arg(path("crt"));
+        done(sign.arg("-cert").arg(self.certificate()).arg("-keyfile").arg(self.key()));
+        let both = [path("pem"), path("crt")].map(|file| std::fs::read(file).expect("openssl wrote it"));
+        std::fs::write(path("pem"), both.concat()).expect("the temporary folder can be written");
+        path("pem")
+    }
+
+    fn key(&self) -> PathBuf {
+        self.folder.join(format!("{}.key", self.name))
+    }
+
+    fn openssl(&self, verb: &str) -> Command {
+        let mut command = Command::new("openssl");
+        command.arg(verb).arg("-config").arg(self.folder.join("openssl.cnf"));
+        command
+    }
+
     fn make(&self, file: &Path, key: &Path, kind: &str, password: Option<&str>, sign: bool) -> Result<(), String> {
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
-        let mut command = Command::new("openssl");
-        command.args(["req", "-x509", "-days", "2", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        let mut command = self.openssl("req");
+        command.args(["-x509", "-days", "2", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
         command.args(["-subj", &format!("/CN={name}"), "-addext", kind, "-addext", "subjectAltName=IP:127.0.0.1"]);
-        command.arg("-config").arg(self.folder.join("openssl.cnf")).arg("-keyout").arg(key).arg("-out").arg(file);
+        command.arg("-keyout").arg(key).arg("-out").arg(file);
         match password {
             Some(password) => command.args(["-passout", &format!("pass:{password}")]),
             None => command.arg("-noenc"),
         };
         if sign {
-            command.arg("-CA").arg(self.certificate());
-            command.arg("-CAkey").arg(self.folder.join(format!("{}.key", self.name)));
+            command.arg("-CA").arg(self.certificate()).arg("-CAkey").arg(self.key());
         }
         let output = command
             .output()
@@ -136,9 +181,20 @@ impl Authority {
     }
 }
 
+/// Runs a command of openssl that was found before.
+fn done(command: &mut Command) {
+    let output = command.output().expect("openssl can be started");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// A redis-server that also listens for TLS; hands back that address beside the open door.
 pub fn redis_over_tls(redis: &Redis, authority: &Authority) -> (Private, String) {
     let server = authority.sign("redis", None).unwrap_or_else(|why| panic!("{why}"));
+    redis_with_certificate(redis, authority, &server)
+}
+
+/// The same with a certificate that is already there.
+pub fn redis_with_certificate(redis: &Redis, authority: &Authority, server: &Path) -> (Private, String) {
     let (server, trusted, port) = (server.to_string_lossy(), authority.certificate(), free_port().to_string());
     let trusted = trusted.to_string_lossy();
     let private = redis.private_with(&[
@@ -156,25 +212,63 @@ pub fn redis_over_tls(redis: &Redis, authority: &Authority) -> (Private, String)
     (private, format!("rediss://127.0.0.1:{port}/"))
 }
 
+/// What a node of a cluster is started with: a master's death is noticed within a second.
+const NODE: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+
+fn node(redis: &Redis) -> Node {
+    let bus = free_port().to_string();
+    let server = redis.private_with(&[&NODE[..], &["--cluster-port", &bus]].concat());
+    Node { server, bus }
+}
+
+/// A node, and the port at which the others talk to it.
+struct Node {
+    server: Private,
+    bus: String,
+}
+
+impl Node {
+    fn meets(&self, other: &Private) {
+        let meet = ["MEET", "127.0.0.1", &self.server.port.to_string(), &self.bus];
+        let () = redis::cmd("CLUSTER").arg(&meet).query(&mut other.connection()).expect("nodes meet");
+    }
+}
+
+/// What a node says of its cluster, asked until it says all of these facts.
+fn stands(node: &Private, facts: &[&str]) {
+    let told = || redis::cmd("CLUSTER").arg("INFO").query::<String>(&mut node.connection()).expect("it answers");
+    eventually("the cluster stands", PATIENCE, told, |told| facts.iter().all(|fact| told.contains(fact)));
+}
+
 /// Three redis-servers that share the slots of one cluster, once each of them says so.
 pub fn redis_cluster(redis: &Redis) -> [Private; 3] {
-    let buses = [(); 3].map(|()| free_port().to_string());
-    let nodes =
-        [0, 1, 2].map(|n: usize| redis.private_with(&["--cluster-enabled", "yes", "--cluster-port", &buses[n]]));
+    let nodes = [(); 3].map(|()| node(redis));
     let slots = [("0", "5460"), ("5461", "10922"), ("10923", "16383")];
-    for ((node, bus), (first, last)) in nodes.iter().zip(&buses).zip(slots) {
-        let mut link = node.connection();
+    for (node, (first, last)) in nodes.iter().zip(slots) {
+        let mut link = node.server.connection();
         let () = redis::cmd("CLUSTER").arg(&["ADDSLOTSRANGE", first, last]).query(&mut link).expect("slots are taken");
-        let meet = ["MEET", "127.0.0.1", &node.port.to_string(), bus];
-        let () = redis::cmd("CLUSTER").arg(&meet).query(&mut nodes[0].connection()).expect("nodes meet");
+        node.meets(&nodes[0].server);
     }
-    for node in &nodes {
-        let told = || redis::cmd("CLUSTER").arg("INFO").query::<String>(&mut node.connection()).expect("it answers");
-        eventually("the cluster stands", PATIENCE, told, |told| {
-            ["cluster_state:ok", "cluster_known_nodes:3", "cluster_slots_ok:16384"]
-                .iter()
-                .all(|fact| told.contains(fact))
-        });
-    }
+    let nodes = nodes.map(|node| node.server);
     nodes
+        .iter()
+        .for_each(|node| stands(node, &["cluster_state:ok", "cluster_known_nodes:3", "cluster_slots_ok:16384"]));
+    nodes
+}
+
+/// One more node that holds a copy of the first one's slots and takes its place when it dies.
+pub fn redis_replica(redis: &Redis, nodes: &[Private; 3]) -> Private {
+    let replica = node(redis);
+    replica.meets(&nodes[0]);
+    let replica = replica.server;
+    stands(&replica, &["cluster_known_nodes:4"]);
+    let ask = |node: &Private, words: &[&str]| redis::cmd("CLUSTER").arg(words).query::<String>(&mut node.connection());
+    let master = ask(&nodes[0], &["MYID"]).expect("a node knows its name");
+    // Refused until the master has been heard of as one.
+    let follow = || ask(&replica, &["REPLICATE", &master]).ok();
+    eventually("the replica follows its master", PATIENCE, follow, Option::is_some);
+    let link = || redis::cmd("INFO").arg("replication").query::<String>(&mut replica.connection()).expect("it answers");
+    eventually("the replica has its master's data", PATIENCE, link, |told| told.contains("master_link_status:up"));
+    nodes.iter().for_each(|node| stands(node, &["cluster_known_nodes:4"]));
+    replica
 }

@@ -33,7 +33,7 @@ impl Setup {
         Self { verb: "run", config: config.into(), arguments: Vec::new(), environment: Vec::new() }
     }
 
-    /// Another verb than `run`, with the same config file.
+    /// Another verb than `run`, with the same config file; a verb below a verb is set apart by a blank.
     pub fn verb(self, verb: &'static str) -> Self {
         Self { verb, ..self }
     }
@@ -90,7 +90,7 @@ impl Setup {
     fn fill(self, command: &mut Command, folder: &TempDir) {
         let config = folder.path().join("config.yaml");
         std::fs::write(&config, &self.config).expect("the temporary folder can be written");
-        command.arg(self.verb).arg("-c").arg(&config).args(&self.arguments);
+        command.args(self.verb.split(' ')).arg("-c").arg(&config).args(&self.arguments);
         clean_environment(command);
         command.envs(self.environment);
     }
@@ -145,6 +145,20 @@ impl Worker {
     /// Asks it to stop in good order.
     pub fn sigterm(&mut self) {
         self.process.signal("TERM");
+    }
+
+    /// Stops it in good order; hands back its log.
+    pub fn stop(mut self) -> String {
+        self.sigterm();
+        assert_eq!(self.wait(), 0);
+        self.log()
+    }
+
+    /// The same; hands back the line of totals.
+    pub fn totals(self) -> serde_json::Value {
+        let log = self.stop();
+        let line = log.lines().find(|line| line.contains("\"stopped\"")).expect("a worker that stops says so");
+        serde_json::from_str(line).expect("a log line is JSON")
     }
 
     /// Ends it as a power cut would, and waits until it is gone.

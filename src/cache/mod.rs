@@ -2,22 +2,23 @@
 //! fails is forgotten, and no delivery decision rests on it.
 
 mod breaker;
+mod counts;
 mod in_process;
+mod post_key;
 mod redis;
+mod value;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-pub use self::in_process::InProcess;
-pub use self::redis::Redis;
+pub use self::counts::Counts;
+use self::counts::add;
+use self::in_process::InProcess;
+use self::post_key::PostKey;
+use self::redis::Redis;
 use crate::config::CacheSettings;
-use crate::verdict::{Answer, Execution, VerdictKey};
-
-/// Version of the cached value; another version is a miss.
-const VALUE_VERSION: u32 = 1;
+use crate::receipt::Original;
+use crate::verdict::{Answer, VerdictKey};
 
 /// Answers that a worker with Redis keeps at hand besides, about 10 MB, and for how long at most: a text that comes back
 /// within the minute costs no call, and a flush of Redis is noticed within it.
@@ -25,115 +26,157 @@ const NEAR_ENTRIES: u64 = 16_384;
 const NEAR_TTL: Duration = Duration::from_secs(60);
 
 /// The verdict cache.
-pub enum Cache {
-    /// Shared between workers.
-    Redis {
-        /// The answers met lately.
-        near: InProcess,
-        /// All of them.
-        far: Box<Redis>,
-    },
+pub struct Cache {
+    kind: Kind,
+    counts: Arc<Counts>,
+}
+
+enum Kind {
+    /// Shared between workers: the answers met lately, and all of them.
+    Redis { near: InProcess, far: Box<Redis> },
     /// This process only.
     InProcess(InProcess),
     /// None.
     Off,
 }
 
+/// What is known of a question.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Question {
+    /// Its answer.
+    Answered(Arc<Answer>),
+    /// Nothing, and whoever asked is the one to answer it: by [`Cache::put`], or not at all by [`Cache::give_up`].
+    Open,
+    /// Another worker is answering it: see [`Cache::ask_again`].
+    Elsewhere,
+}
+
 impl Cache {
-    /// Opens the cache; an unreachable Redis is no error, it is retried while posts run without it.
-    pub fn open(settings: &CacheSettings) -> Result<Self, String> {
-        Ok(match settings {
-            CacheSettings::Redis(settings) => Cache::Redis {
+    /// Opens the cache; an unreachable Redis is no error, it is retried while posts run without it. Must be called on
+    /// the runtime that will use it.
+    pub fn open(settings: &CacheSettings, counts: Arc<Counts>) -> Result<Self, String> {
+        let kind = match settings {
+            CacheSettings::Redis(settings) => Kind::Redis {
                 near: InProcess::new(NEAR_ENTRIES, NEAR_TTL.min(settings.ttl)),
-                far: Box::new(Redis::open(settings)?),
+                far: Box::new(Redis::open(settings, counts.clone())?),
             },
-            CacheSettings::InProcess { max_entries, ttl } => Cache::InProcess(InProcess::new(*max_entries, *ttl)),
-            CacheSettings::Off => Cache::Off,
-        })
-    }
-
-    /// Looks up several keys at once; what is missing, damaged or unreachable is `None`. Waits at most for the cache's
-    /// timeout.
-    pub async fn get_many(&self, keys: &[VerdictKey], labels: usize) -> Vec<Option<Arc<Answer>>> {
-        let (near, far) = match self {
-            Cache::Redis { near, far } => (near, Some(far)),
-            Cache::InProcess(near) => (near, None),
-            Cache::Off => return vec![None; keys.len()],
+            CacheSettings::InProcess { max_entries, ttl } => Kind::InProcess(InProcess::new(*max_entries, *ttl)),
+            CacheSettings::Off => Kind::Off,
         };
-        let mut answers: Vec<_> = keys.iter().map(|key| near.get(key)).collect();
-        let Some(far) = far else { return answers };
-        let missing: Vec<usize> = (0..keys.len()).filter(|&i| answers[i].is_none()).collect();
-        let asked: Vec<VerdictKey> = missing.iter().map(|&i| keys[i]).collect();
-        for (i, bytes) in missing.into_iter().zip(far.get_many(&asked).await) {
-            answers[i] = bytes.and_then(|bytes| decode(&bytes, &keys[i], labels)).map(Arc::new);
-            if let Some(answer) = &answers[i] {
-                near.put(keys[i], answer.clone());
-            }
-        }
-        answers
+        Ok(Self { kind, counts })
     }
 
-    /// Keeps an answer. Waits at most for the cache's timeout; a failure is counted and forgotten.
-    pub async fn put(&self, key: VerdictKey, answer: &Arc<Answer>) {
-        match self {
-            Cache::Redis { near, far } => {
+    /// Asks several questions at once. What is missing, damaged or unreachable is open, unless another worker is
+    /// answering it. Two calls at most, each of which waits at most for the cache's timeout; the second is made only
+    /// where the first one found something missing.
+    pub async fn ask(&self, keys: &[VerdictKey], labels: usize) -> Vec<Question> {
+        let mut questions = match &self.kind {
+            Kind::Off => return vec![Question::Open; keys.len()],
+            Kind::InProcess(near) | Kind::Redis { near, .. } => at_hand(near, keys),
+        };
+        if let Kind::Redis { near, far } = &self.kind {
+            let (places, asked) = open(&questions, keys);
+            let found = far.ask(&asked, labels).await;
+            keep_at_hand(near, &asked, &found);
+            fill(&mut questions, places, found);
+        }
+        let count = |is: fn(&Question) -> bool| questions.iter().filter(|question| is(question)).count();
+        let hits = count(|question| matches!(question, Question::Answered(_)));
+        add(&self.counts.hits, hits);
+        add(&self.counts.misses, questions.len() - hits);
+        add(&self.counts.waited, count(|question| matches!(question, Question::Elsewhere)));
+        questions
+    }
+
+    /// Asks again what another worker was answering. One call; a question whose worker is gone is open now.
+    pub async fn ask_again(&self, keys: &[VerdictKey], labels: usize) -> Vec<Question> {
+        let Kind::Redis { near, far } = &self.kind else { return vec![Question::Open; keys.len()] };
+        let questions = far.claim(keys, labels).await;
+        keep_at_hand(near, keys, &questions);
+        questions
+    }
+
+    /// How long to go on asking for another worker's answer.
+    pub fn patience(&self) -> Duration {
+        match &self.kind {
+            Kind::Redis { far, .. } => far.patience(),
+            Kind::InProcess(_) | Kind::Off => Duration::ZERO,
+        }
+    }
+
+    /// Keeps the answer to a question, made for this post. Waits at most for the cache's timeout; a failure is counted
+    /// and forgotten.
+    pub async fn put(&self, key: VerdictKey, answer: &Arc<Answer>, original: &Original) {
+        let post = PostKey::of(original);
+        match &self.kind {
+            Kind::Redis { near, far } => {
                 near.put(key, answer.clone());
-                far.put(&key, encode(&key, answer)).await;
+                far.put(&key, answer, post).await;
             }
-            Cache::InProcess(near) => near.put(key, answer.clone()),
-            Cache::Off => {}
+            Kind::InProcess(near) => {
+                near.put(key, answer.clone());
+                if let Some(post) = post {
+                    near.belongs(key, post);
+                }
+            }
+            Kind::Off => {}
+        }
+    }
+
+    /// There will be no answer: whoever else has the question may try.
+    pub async fn give_up(&self, key: &VerdictKey) {
+        if let Kind::Redis { far, .. } = &self.kind {
+            far.give_up(key).await;
+        }
+    }
+
+    /// Removes the answers that were made for deleted posts. Two calls at most.
+    pub async fn forget(&self, deleted: &[&Original]) {
+        let posts: Vec<PostKey> = deleted.iter().filter_map(|original| PostKey::of(original)).collect();
+        match &self.kind {
+            Kind::Redis { near, far } => near.remove(&far.forget(&posts).await),
+            Kind::InProcess(near) => near.forget(&posts),
+            Kind::Off => {}
+        }
+    }
+
+    /// Asks Redis to answer at all. Without Redis there is nothing to ask.
+    pub async fn ping(&self) -> Result<(), String> {
+        match &self.kind {
+            Kind::Redis { far, .. } => far.ping().await,
+            Kind::InProcess(_) | Kind::Off => Ok(()),
         }
     }
 }
 
-/// The value as stored. It repeats its key, so that a value that landed under another key is recognised.
-#[derive(Serialize, Deserialize)]
-struct Value<'a> {
-    version: u32,
-    #[serde(borrow)]
-    key: Cow<'a, str>,
-    scores: Cow<'a, [f64]>,
-    outside_labels: f64,
-    execution: Cow<'a, Execution>,
-    computed_at: Cow<'a, str>,
+fn at_hand(near: &InProcess, keys: &[VerdictKey]) -> Vec<Question> {
+    keys.iter().map(|key| near.get(key).map_or(Question::Open, Question::Answered)).collect()
 }
 
-fn encode(key: &VerdictKey, answer: &Answer) -> Vec<u8> {
-    // Serialising plain numbers and strings to memory cannot fail; an empty value would read as a miss anyway.
-    let value = Value {
-        version: VALUE_VERSION,
-        key: key.to_string().into(),
-        scores: answer.scores.as_slice().into(),
-        outside_labels: answer.outside_labels,
-        execution: Cow::Borrowed(&answer.execution),
-        computed_at: answer.computed_at.as_str().into(),
-    };
-    serde_json::to_vec(&value).unwrap_or_default()
+/// Places and keys of the questions that are open.
+fn open(questions: &[Question], keys: &[VerdictKey]) -> (Vec<usize>, Vec<VerdictKey>) {
+    let open = questions.iter().zip(keys).enumerate().filter(|(_, (question, _))| **question == Question::Open);
+    open.map(|(place, (_, key))| (place, *key)).unzip()
 }
 
-/// Anything but a whole value of this version, for this key and label set, with scores that are probabilities, is a
-/// miss.
-fn decode(bytes: &[u8], key: &VerdictKey, labels: usize) -> Option<Answer> {
-    let value: Value<'_> = serde_json::from_slice(bytes).ok()?;
-    let probability = |p: &f64| (0.0..=1.0).contains(p);
-    let sound = value.version == VALUE_VERSION
-        && value.key == key.to_string()
-        && value.scores.len() == labels
-        && value.scores.iter().all(probability)
-        && (value.scores.iter().sum::<f64>() - 1.0).abs() < 1e-6
-        && probability(&value.outside_labels);
-    sound.then(|| Answer {
-        scores: value.scores.into_owned(),
-        outside_labels: value.outside_labels,
-        execution: Arc::new(value.execution.into_owned()),
-        computed_at: value.computed_at.into_owned(),
-    })
+fn fill(questions: &mut [Question], places: Vec<usize>, found: Vec<Question>) {
+    for (place, question) in places.into_iter().zip(found) {
+        questions[place] = question;
+    }
+}
+
+fn keep_at_hand(near: &InProcess, keys: &[VerdictKey], questions: &[Question]) {
+    for (key, question) in keys.iter().zip(questions) {
+        if let Question::Answered(answer) = question {
+            near.put(*key, answer.clone());
+        }
+    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::verdict::Keyring;
+    use crate::verdict::Execution;
 
     pub(crate) fn answer() -> Answer {
         Answer {
@@ -147,26 +190,5 @@ pub(crate) mod tests {
             }),
             computed_at: "2026-11-21T00:00:00Z".into(),
         }
-    }
-
-    #[test]
-    fn a_stored_answer_comes_back_to_the_last_bit() {
-        let key = Keyring::new(&["m"]).key(&[1]);
-        let answer = Answer { scores: vec![1.0 / 3.0, 2.0 / 3.0], ..answer() };
-        assert_eq!(decode(&encode(&key, &answer), &key, 2), Some(answer));
-    }
-
-    #[test]
-    fn a_damaged_or_foreign_value_is_a_miss() {
-        let keys = Keyring::new(&["m"]);
-        let (key, other) = (keys.key(&[1]), keys.key(&[2]));
-        let good = encode(&key, &answer());
-        assert!(decode(&good, &key, 4).is_some());
-        assert_eq!(decode(&good, &other, 4), None, "another key");
-        assert_eq!(decode(&good, &key, 3), None, "another label set");
-        assert_eq!(decode(&good[..good.len() - 1], &key, 4), None, "cut");
-        assert_eq!(decode(b"", &key, 4), None, "empty");
-        let tampered = String::from_utf8(good).unwrap().replace("0.4", "0.9");
-        assert_eq!(decode(tampered.as_bytes(), &key, 4), None, "scores that do not sum to 1");
     }
 }

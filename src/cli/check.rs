@@ -1,6 +1,6 @@
 //! `moderato check`: everything that would stop the worker, found before it starts.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -92,11 +92,9 @@ fn cache(config: &Config) -> Outcome {
     };
     let runtime = runtime().map_err(|exit| (exit, "no runtime".to_owned()))?;
     runtime.block_on(async {
-        let Cache::Redis { far: redis, .. } = Cache::open(&config.cache).map_err(|what| (Exit::Config, what))? else {
-            return Ok("not redis".to_owned());
-        };
+        let cache = Cache::open(&config.cache, Arc::default()).map_err(|what| (Exit::Config, what))?;
         let mend = "start it, or mend cache.redis.url, cache.redis.username, cache.redis.password_file or cache.redis.ca_file; without it every post runs on the model";
-        redis.ping().await.map_err(|what| (Exit::Failed, format!("{what}; {mend}")))?;
+        cache.ping().await.map_err(|what| (Exit::Failed, format!("{what}; {mend}")))?;
         Ok(format!("redis answers ({} server(s))", settings.urls.len()))
     })
 }

@@ -11,17 +11,21 @@ macro_rules! say {
 mod bench;
 mod check;
 mod classify;
+mod dead_letters;
 mod demo;
 mod demo_table;
+mod reconcile;
 mod run;
 mod schema;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, Loaded, Needs, Setting};
 use crate::error::Exit;
+use crate::kafka::range::ReadError;
 use crate::telemetry;
 
 pub use schema::{SchemaName, render as render_schema};
@@ -54,9 +58,13 @@ enum Verb {
         #[command(flatten)]
         common: Common,
     },
+    /// Was every post judged? Compare the input topic with the topics of verdicts and dead letters.
+    Reconcile(reconcile::ReconcileArguments),
+    /// Show dead letters, or put their posts back on the input topic.
+    DeadLetters(dead_letters::DeadLettersArguments),
     /// Measure the model on this machine, without Kafka: posts/s, share of the machine's peak, waiting.
     Bench(Box<bench::BenchArguments>),
-    /// Print a schema: post, verdict, dead_letter, config or asyncapi.
+    /// Print a schema: post, verdict, dead_letter, config, reconcile, dead_letters or asyncapi.
     Schema {
         /// Which.
         name: SchemaName,
@@ -136,6 +144,8 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Classify(arguments) => classify::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Check { common } => check::run(&common),
+        Verb::Reconcile(arguments) => reconcile::run(&arguments),
+        Verb::DeadLetters(arguments) => dead_letters::run(&arguments),
         Verb::Schema { name } => {
             say!("{}", render_schema(name));
             Ok(Exit::Ok)
@@ -157,4 +167,34 @@ fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
 fn report(error: &crate::app::AppError) -> Exit {
     tracing::error!(error.type = error.code(), error = %error, "ended");
     error.exit()
+}
+
+/// What a verb without a road reads, and how it fails: said on standard error, with its exit code.
+fn told(error: &ReadError) -> Exit {
+    eprintln!("{error}");
+    if matches!(error, ReadError::Asked(_)) { Exit::Config } else { Exit::Failed }
+}
+
+/// How far a long reading has come, on standard error, every few seconds.
+struct Progress {
+    what: &'static str,
+    count: u64,
+    next: Instant,
+}
+
+impl Progress {
+    const EVERY: Duration = Duration::from_secs(5);
+
+    fn new(what: &'static str) -> Self {
+        Self { what, count: 0, next: Instant::now() + Self::EVERY }
+    }
+
+    /// One more; the clock is asked seldom.
+    fn tick(&mut self, of: &str) {
+        self.count += 1;
+        if self.count % 1024 == 0 && Instant::now() >= self.next {
+            eprintln!("{} {}, now in {of}", self.count, self.what);
+            self.next = Instant::now() + Self::EVERY;
+        }
+    }
 }

@@ -4,7 +4,9 @@ use clap::ValueEnum;
 use schemars::schema_for;
 
 use crate::config;
+use crate::dead_letters::DeadLettersV1;
 use crate::post::PostV1;
+use crate::reconcile::ReconcileV1;
 use crate::rejection::DeadLetterHeaders;
 use crate::verdict::VerdictV1;
 
@@ -20,6 +22,11 @@ pub enum SchemaName {
     DeadLetter,
     /// The configuration file.
     Config,
+    /// What `reconcile --json` prints.
+    Reconcile,
+    /// What `dead-letters list --json` prints.
+    #[value(name = "dead_letters")]
+    DeadLetters,
     /// Topics and operations, AsyncAPI 3.1.
     Asyncapi,
 }
@@ -31,6 +38,8 @@ pub fn render(name: SchemaName) -> String {
         SchemaName::Verdict => schema_for!(VerdictV1).to_value(),
         SchemaName::DeadLetter => schema_for!(DeadLetterHeaders).to_value(),
         SchemaName::Config => config::schema(),
+        SchemaName::Reconcile => schema_for!(ReconcileV1).to_value(),
+        SchemaName::DeadLetters => schema_for!(DeadLettersV1).to_value(),
         SchemaName::Asyncapi => return include_str!("../../schemas/asyncapi.yaml").trim_end().to_owned(),
     };
     serde_json::to_string_pretty(&schema).unwrap_or_default()
@@ -48,6 +57,8 @@ mod tests {
             (SchemaName::Verdict, "verdict.v1.json"),
             (SchemaName::DeadLetter, "dead_letter.v1.json"),
             (SchemaName::Config, "config.v1.json"),
+            (SchemaName::Reconcile, "reconcile.v1.json"),
+            (SchemaName::DeadLetters, "dead_letters.v1.json"),
         ];
         for (name, file) in files {
             let path = format!("{}/schemas/{file}", env!("CARGO_MANIFEST_DIR"));

@@ -7,14 +7,14 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use secrecy::SecretString;
 
-use super::raw::{RawCache, RawCacheKind, RawConfig, RawKafka, RawLimits, RawModel, RawRedis, Secret};
+use super::raw::{RawConfig, RawKafka, RawLimits, RawModel, Secret};
 use super::{
-    BatchLimits, CacheSettings, Config, ConfigError, Device, GraphChoice, InputLimit, KafkaSettings, Limits,
-    ModelSettings, Needs, Problem, RedisSettings,
+    BatchLimits, Config, ConfigError, Delivery, Device, GraphChoice, InputLimit, KafkaSettings, Limits, ModelSettings,
+    Needs, Problem,
 };
 
 /// librdkafka keys that `kafka.options` may not set, with the reason given to whoever tries.
-const ESSENTIAL: [(&str, &str); 20] = [
+const ESSENTIAL: [(&str, &str); 22] = [
     ("bootstrap.servers", "set kafka.brokers instead"),
     ("metadata.broker.list", "set kafka.brokers instead"),
     ("group.id", "set kafka.group instead"),
@@ -27,6 +27,8 @@ const ESSENTIAL: [(&str, &str); 20] = [
     ("max.in.flight", "more than 5 would lose the order of verdicts"),
     ("max.in.flight.requests.per.connection", "more than 5 would lose the order of verdicts"),
     ("isolation.level", "posts of aborted transactions must not be judged"),
+    ("transactional.id", "set kafka.delivery: exactly_once and kafka.worker_id instead"),
+    ("transaction.timeout.ms", "set kafka.delivery_timeout instead"),
     ("session.timeout.ms", "set kafka.session_timeout instead"),
     ("delivery.timeout.ms", "set kafka.delivery_timeout instead"),
     ("message.timeout.ms", "set kafka.delivery_timeout instead"),
@@ -40,8 +42,8 @@ const ESSENTIAL: [(&str, &str); 20] = [
     ("ssl.keystore.password", "use ssl.key.location and kafka.tls_key_password_file, so that it is never printed"),
 ];
 
-/// Longest a call to Redis may be allowed to take: beyond it, judging again is cheaper than asking.
-const MAX_REDIS_TIMEOUT: Duration = Duration::from_millis(500);
+/// `transaction.max.timeout.ms` of a broker, unless its operator changed it.
+const MAX_TRANSACTION: Duration = Duration::from_secs(15 * 60);
 /// Tokens that a run needs beside the post's: the prompt's end.
 const TAIL_TOKENS: usize = 32;
 
@@ -49,6 +51,7 @@ const TAIL_TOKENS: usize = 32;
 pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError> {
     let mut checker = Checker { needs, problems: Vec::new() };
     let grace = checker.duration("shutdown.grace", &raw.shutdown.grace);
+    let stall_timeout = checker.duration("shutdown.stall_timeout", &raw.shutdown.stall_timeout);
     let device = checker.device(&raw.model);
     // A CPU gains nothing past a few hundred; a GPU must read all weights for each run.
     let batch_tokens = raw.limits.max_batch_tokens.number().unwrap_or(if device.is_cpu() { 512 } else { 2048 });
@@ -57,9 +60,9 @@ pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError
         model: checker.model(&raw.model, device, &raw.limits, batch_tokens),
         policy: checker.file("policy", &raw.policy, "the policy file, such as model/policies/misinformation.yaml"),
         limits: checker.limits(&raw.limits, batch_tokens),
-        cache: checker.cache(&raw.cache),
+        cache: checker.cache(&raw.cache, stall_timeout),
         grace,
-        stall_timeout: checker.duration("shutdown.stall_timeout", &raw.shutdown.stall_timeout),
+        stall_timeout,
         log_format: raw.log.format,
         log_filter: raw.log.filter.clone(),
     };
@@ -86,7 +89,7 @@ impl Checker {
         }
     }
 
-    fn duration(&mut self, key: &str, text: &str) -> Duration {
+    pub(super) fn duration(&mut self, key: &str, text: &str) -> Duration {
         let parsed = SignedDuration::from_str(text).ok().and_then(|d| Duration::try_from(d).ok());
         let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok());
         let parsed = parsed.or(days.map(|days| Duration::from_secs(days * 86_400)));
@@ -100,11 +103,11 @@ impl Checker {
         let path = PathBuf::from(text);
         let message =
             if text.is_empty() { format!("is required: {what}") } else { format!("`{text}` is not a file: {what}") };
-        self.require(path.is_file(), key, || message);
+        self.require(self.needs == Needs::KafkaOnly || path.is_file(), key, || message);
         path
     }
 
-    fn secret(&mut self, key: &str, value: Option<&Secret>, file: Option<&String>) -> Option<SecretString> {
+    pub(super) fn secret(&mut self, key: &str, value: Option<&Secret>, file: Option<&String>) -> Option<SecretString> {
         if let (Some(_), Some(_)) = (value, file) {
             self.require(false, key, || format!("is given twice; keep {key}_file or the environment variable"));
         }
@@ -125,11 +128,12 @@ impl Checker {
             format!("`{}` is not a list of host:port, such as localhost:9092", raw.brokers)
         });
         self.require(!raw.group.is_empty(), "kafka.group", || "is empty; try `moderato`".to_owned());
-        let topics = [
+        let mut topics = vec![
             ("kafka.topics.posts", &raw.topics.posts),
             ("kafka.topics.verdicts", &raw.topics.verdicts),
             ("kafka.topics.dead_letters", &raw.topics.dead_letters),
         ];
+        topics.extend(raw.topics.flagged.as_ref().map(|topic| ("kafka.topics.flagged", topic)));
         for (i, (key, topic)) in topics.iter().enumerate() {
             self.require(is_topic(topic), key, || {
                 format!("`{topic}` is not a topic name: 1 to 249 letters, digits, `.`, `_` and `-`")
@@ -148,10 +152,17 @@ impl Checker {
             posts: raw.topics.posts.clone(),
             verdicts: raw.topics.verdicts.clone(),
             dead_letters: raw.topics.dead_letters.clone(),
+            flagged: raw.topics.flagged.clone(),
+            delivery: raw.delivery,
+            worker_id: self.worker_id(raw),
             drain_timeout: self.duration("kafka.drain_timeout", &raw.drain_timeout),
             session_timeout: self.duration("kafka.session_timeout", &raw.session_timeout),
-            commit_interval: self.duration("kafka.commit_interval", &raw.commit_interval),
-            delivery_timeout: self.duration("kafka.delivery_timeout", &raw.delivery_timeout),
+            commit_interval: match (raw.commit_interval.as_str(), raw.delivery) {
+                ("auto", Delivery::AtLeastOnce) => Duration::from_secs(1),
+                ("auto", Delivery::ExactlyOnce) => Duration::from_millis(100),
+                (text, _) => self.duration("kafka.commit_interval", text),
+            },
+            delivery_timeout: self.delivery_timeout(raw),
             password: self.secret("kafka.password", raw.password.as_ref(), raw.password_file.as_ref()),
             tls_key_password: self.secret(
                 "kafka.tls_key_password",
@@ -162,9 +173,27 @@ impl Checker {
         }
     }
 
+    /// With transactions it is their timeout too, which brokers bound.
+    fn delivery_timeout(&mut self, raw: &RawKafka) -> Duration {
+        let timeout = self.duration("kafka.delivery_timeout", &raw.delivery_timeout);
+        let fits = raw.delivery == Delivery::AtLeastOnce || timeout <= MAX_TRANSACTION;
+        self.require(fits, "kafka.delivery_timeout", || {
+            format!("`{}` is longer than brokers let a transaction take (15m), such as 60s", raw.delivery_timeout)
+        });
+        timeout
+    }
+
+    fn worker_id(&mut self, raw: &RawKafka) -> String {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let id = raw.worker_id.clone().unwrap_or_else(host);
+        self.require(!id.is_empty(), "kafka.worker_id", || "is empty; try the pod's name".to_owned());
+        id
+    }
+
     fn model(&mut self, raw: &RawModel, device: Device, limits: &RawLimits, batch_tokens: usize) -> ModelSettings {
         let path = PathBuf::from(&raw.path);
-        self.require(path.is_dir(), "model.path", || {
+        let judges = self.needs != Needs::KafkaOnly;
+        self.require(!judges || path.is_dir(), "model.path", || {
             if raw.path.is_empty() {
                 "is required: a model folder, such as the one `make model` builds".to_owned()
             } else {
@@ -172,7 +201,7 @@ impl Checker {
             }
         });
         if let Some(library) = &raw.onnxruntime {
-            self.require(Path::new(library).is_file(), "model.onnxruntime", || {
+            self.require(!judges || Path::new(library).is_file(), "model.onnxruntime", || {
                 format!("`{library}` is not a file: libonnxruntime.so.1.31.1 of the onnxruntime==1.31.1 wheel")
             });
         }
@@ -217,57 +246,6 @@ impl Checker {
             max_consecutive_rejections: raw.max_consecutive_rejections,
         }
     }
-
-    fn cache(&mut self, raw: &RawCache) -> CacheSettings {
-        let ttl = self.duration("cache.ttl", &raw.ttl);
-        match raw.kind {
-            RawCacheKind::Off => CacheSettings::Off,
-            RawCacheKind::InProcess => {
-                self.require(raw.max_entries > 0, "cache.max_entries", || {
-                    "must be at least 1, such as 100000".to_owned()
-                });
-                CacheSettings::InProcess { max_entries: raw.max_entries, ttl }
-            }
-            RawCacheKind::Redis => CacheSettings::Redis(self.redis(&raw.redis, ttl)),
-        }
-    }
-
-    fn redis(&mut self, raw: &RawRedis, ttl: Duration) -> RedisSettings {
-        let timeout = self.duration("cache.redis.timeout", &raw.timeout);
-        self.require(timeout <= MAX_REDIS_TIMEOUT, "cache.redis.timeout", || {
-            format!("`{}` is too long for a cache; at most 500ms, such as 200ms", raw.timeout)
-        });
-        let urls: Vec<&str> = raw.url.split(',').map(str::trim).collect();
-        for url in &urls {
-            let known = url.starts_with("redis://") || url.starts_with("rediss://");
-            self.require(known, "cache.redis.url", || {
-                "must begin with redis:// or rediss://, such as redis://localhost:6379/0".to_owned()
-            });
-            self.require(!url.contains('@'), "cache.redis.url", || {
-                "holds a user or password; use cache.redis.username and cache.redis.password_file".to_owned()
-            });
-        }
-        self.require(raw.cluster || urls.len() == 1, "cache.redis.url", || {
-            "names several servers; set cache.redis.cluster: true, or name one".to_owned()
-        });
-        let password = self.secret("cache.redis.password", raw.password.as_ref(), raw.password_file.as_ref());
-        let ca_pem = raw.ca_file.as_ref().and_then(|path| match std::fs::read(path) {
-            Ok(pem) => Some(pem),
-            Err(error) => {
-                self.require(false, "cache.redis.ca_file", || format!("`{path}` cannot be read: {error}"));
-                None
-            }
-        });
-        let with_user = |url: &&str| with_credentials(url, raw.username.as_deref(), password.as_ref());
-        RedisSettings {
-            urls: urls.iter().map(with_user).collect(),
-            cluster: raw.cluster,
-            ca_pem,
-            timeout,
-            ttl,
-            prefix: raw.prefix.clone(),
-        }
-    }
 }
 
 fn is_host_port(text: &str) -> bool {
@@ -282,26 +260,11 @@ fn is_topic(name: &str) -> bool {
     (1..=249).contains(&name.len()) && name != "." && name != ".." && name.chars().all(legal)
 }
 
-fn with_credentials(url: &str, username: Option<&str>, password: Option<&SecretString>) -> SecretString {
-    use secrecy::ExposeSecret as _;
-    let (Some((scheme, rest)), true) = (url.split_once("://"), username.is_some() || password.is_some()) else {
-        return url.into();
-    };
-    let user = percent_encode(username.unwrap_or_default());
-    let secret = percent_encode(password.map_or("", |password| password.expose_secret()));
-    format!("{scheme}://{user}:{secret}@{rest}").into()
-}
-
-/// RFC 3986: everything but unreserved characters.
-fn percent_encode(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::count::Count;
     use super::*;
+    use crate::config::cache::RawCacheKind;
 
     fn problems(change: impl FnOnce(&mut RawConfig)) -> Vec<String> {
         let mut raw = RawConfig::default();
@@ -318,6 +281,9 @@ mod tests {
         let bare = check(&RawConfig::default(), Needs::Kafka).unwrap_err().0;
         let keys: Vec<&str> = bare.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(keys, ["kafka.brokers", "model.path", "policy"]);
+        let bare = check(&RawConfig::default(), Needs::KafkaOnly).unwrap_err().0;
+        let keys: Vec<&str> = bare.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["kafka.brokers"]);
     }
 
     #[test]
@@ -331,6 +297,7 @@ mod tests {
             raw.cache.kind = RawCacheKind::Redis;
             raw.cache.redis.timeout = "5s".to_owned();
             raw.cache.redis.url = "http://x".to_owned();
+            raw.cache.redis.hmac_key = Some(Secret("rosebud".to_owned()));
         });
         for part in [
             "kafka.topics.verdicts: `posts` is also kafka.topics.posts",
@@ -341,9 +308,11 @@ mod tests {
             "limits.max_in_flight: must be at least 1, such as 1024",
             "cache.redis.timeout: `5s` is too long",
             "cache.redis.url: must begin with redis://",
+            "cache.redis.hmac_key: is too short: at least 32 characters",
         ] {
             assert!(found.iter().any(|problem| problem.starts_with(part)), "{part} is not in {found:#?}");
         }
+        assert!(!found.concat().contains("rosebud"));
     }
 
     #[test]
@@ -355,14 +324,5 @@ mod tests {
             assert_eq!(found.len(), 1, "{option}");
             assert!(found[0].starts_with(&format!("kafka.options.{option}: cannot be set")), "{found:?}");
         }
-    }
-
-    #[test]
-    fn a_redis_password_is_encoded_into_the_url_and_never_printed() {
-        let password: SecretString = "p@ss/word".into();
-        let url = with_credentials("redis://host:1/0", Some("moderato"), Some(&password));
-        use secrecy::ExposeSecret as _;
-        assert_eq!(url.expose_secret(), "redis://moderato:p%40ss%2Fword@host:1/0");
-        assert!(!format!("{url:?}").contains("p%40ss"));
     }
 }

@@ -11,7 +11,7 @@ use super::raw::RawConfig;
 use super::{ConfigError, Problem, Setting};
 
 /// Secrets may not stand in a file that is rendered into a ConfigMap and printed in reviews.
-const SECRETS: [(&str, &str); 3] = [
+const SECRETS: [(&str, &str); 4] = [
     ("/kafka/password", "put it in a file and name that in kafka.password_file, or set MODERATO__KAFKA__PASSWORD"),
     (
         "/kafka/tls_key_password",
@@ -20,6 +20,10 @@ const SECRETS: [(&str, &str); 3] = [
     (
         "/cache/redis/password",
         "put it in a file and name that in cache.redis.password_file, or set MODERATO__CACHE__REDIS__PASSWORD",
+    ),
+    (
+        "/cache/redis/hmac_key",
+        "put it in a file and name that in cache.redis.hmac_key_file, or set MODERATO__CACHE__REDIS__HMAC_KEY",
     ),
 ];
 

@@ -1,6 +1,7 @@
 //! The configuration: file, environment and flags, read in layers, checked all at once, and turned into values that
 //! need no further checking. Nothing below `app` reads the environment.
 
+mod cache;
 mod check;
 mod count;
 mod devices;
@@ -14,11 +15,12 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+pub use self::cache::{CacheSettings, RedisSettings};
 pub use self::devices::{
     Cuda, Device, Openvino, OpenvinoDevice, OpenvinoPrecision, Strict, Tensorrt, TensorrtPrecision, TensorrtRtx,
 };
 pub(crate) use self::devices::{OPENVINO_PLUGIN, RTX_PLUGIN};
-pub use self::raw::{LogFormat, OnOverlong, RawConfig, RawPrecision as Precision};
+pub use self::raw::{Delivery, LogFormat, OnOverlong, RawConfig, RawPrecision as Precision};
 
 /// One thing wrong with the configuration: which key, what, and what would work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +86,12 @@ pub struct KafkaSettings {
     pub verdicts: String,
     /// Topic for posts that cannot be judged.
     pub dead_letters: String,
+    /// Topic for posts that the policy flags, if they are passed on.
+    pub flagged: Option<String>,
+    /// What is promised when something breaks.
+    pub delivery: Delivery,
+    /// Tells this worker from the others of its group.
+    pub worker_id: String,
     /// How long a revoked partition's posts may take to finish.
     pub drain_timeout: Duration,
     /// How long the group waits for a silent member.
@@ -176,39 +184,6 @@ pub struct Limits {
     pub max_consecutive_rejections: u64,
 }
 
-/// Which cache.
-#[derive(Debug, Clone)]
-pub enum CacheSettings {
-    /// Shared between workers.
-    Redis(RedisSettings),
-    /// This process only.
-    InProcess {
-        /// Most answers kept.
-        max_entries: u64,
-        /// How long an answer is kept.
-        ttl: Duration,
-    },
-    /// None: every post runs.
-    Off,
-}
-
-/// How to reach Redis.
-#[derive(Debug, Clone)]
-pub struct RedisSettings {
-    /// `redis://` or `rediss://` URLs, with the password inside if there is one: one server, or a cluster's seed nodes.
-    pub urls: Vec<SecretString>,
-    /// Whether the servers form a cluster.
-    pub cluster: bool,
-    /// PEM of the certificate authority for `rediss://`; the system's trust store otherwise.
-    pub ca_pem: Option<Vec<u8>>,
-    /// Longest time any call may take.
-    pub timeout: Duration,
-    /// How long an answer is kept.
-    pub ttl: Duration,
-    /// Put before every key.
-    pub prefix: String,
-}
-
 /// A layer above the file: dotted key and value, from the environment or a flag.
 pub type Setting = (String, String);
 
@@ -220,13 +195,15 @@ pub struct Loaded {
     pub checked: Result<Config, ConfigError>,
 }
 
-/// Whether the verb at hand talks to Kafka: only then must brokers be named.
+/// What the verb at hand works with: only that must be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
     /// Brokers, topics and group.
     Kafka,
     /// Only model, policy and limits.
     ModelOnly,
+    /// Only brokers, topics and group: the model and the policy may be elsewhere.
+    KafkaOnly,
 }
 
 /// Reads the file (if any), lays the settings over it in order, and checks the whole.

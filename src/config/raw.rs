@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::cache::RawCache;
 use super::count::Count;
 use super::devices::{RawCuda, RawDevice, RawOpenvino, RawTensorrt, RawTensorrtRtx, Strict};
 
@@ -40,11 +41,17 @@ pub struct RawKafka {
     pub group: String,
     /// Topics.
     pub topics: RawTopics,
+    /// `at_least_once`: after a crash a post may be judged twice, with the same verdict id. `exactly_once`: verdicts and
+    /// offsets are written in transactions, and whoever reads with `isolation.level=read_committed` sees each once.
+    pub delivery: Delivery,
+    /// Tells this worker from the others of its group, the same after a restart: with `exactly_once`, part of its
+    /// `transactional.id`. The host's name if it is not set, which in Kubernetes is the pod's.
+    pub worker_id: Option<String>,
     /// How long a revoked partition's posts may take to finish; shorter than `session_timeout`.
     pub drain_timeout: String,
     /// How long the group waits for a silent member.
     pub session_timeout: String,
-    /// How often finished offsets are committed.
+    /// How often finished offsets are committed; with `exactly_once`, how often a transaction is. `auto`: 1s, and 100ms.
     pub commit_interval: String,
     /// How long a verdict or dead letter may take to be acknowledged before the worker stops.
     pub delivery_timeout: String,
@@ -72,6 +79,19 @@ pub struct RawTopics {
     pub verdicts: String,
     /// Posts that cannot be judged go here, unchanged, with `moderato.error.*` headers.
     pub dead_letters: String,
+    /// Posts whose verdict proposes anything but `allow` go here besides, unchanged, with the verdict in a header, if set.
+    pub flagged: Option<String>,
+}
+
+/// What is promised of a verdict when something breaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// None is missing.
+    #[default]
+    AtLeastOnce,
+    /// None is missing and none is there twice.
+    ExactlyOnce,
 }
 
 /// The model that judges.
@@ -173,61 +193,6 @@ pub enum OnOverlong {
     Reject,
 }
 
-/// Where answers are kept.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RawCache {
-    /// Which cache.
-    pub kind: RawCacheKind,
-    /// How long an answer is kept.
-    pub ttl: String,
-    /// Most answers kept, for `in_process`.
-    pub max_entries: u64,
-    /// Redis, for `redis`.
-    pub redis: RawRedis,
-}
-
-/// Kinds of cache.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RawCacheKind {
-    /// Shared between workers.
-    Redis,
-    /// This process only.
-    #[default]
-    InProcess,
-    /// None.
-    Off,
-}
-
-/// How to reach Redis.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct RawRedis {
-    /// `redis://host:6379/0`, or `rediss://` for TLS; a cluster's seed nodes separated by commas. No password in it.
-    #[serde(serialize_with = "without_credentials")]
-    pub url: String,
-    /// Whether the servers form a cluster.
-    pub cluster: bool,
-    /// ACL user.
-    pub username: Option<String>,
-    /// Password. Only from `MODERATO__CACHE__REDIS__PASSWORD`; in a file, use `password_file`.
-    pub password: Option<Secret>,
-    /// File that holds the password.
-    pub password_file: Option<String>,
-    /// PEM file of the certificate authority, for `rediss://`; otherwise the system's trust store.
-    pub ca_file: Option<String>,
-    /// Longest time a call may take, at most `500ms`.
-    pub timeout: String,
-    /// Put before every key.
-    pub prefix: String,
-}
-
-/// An address that holds a user or password is refused, and printing what was refused must not show it either.
-fn without_credentials<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(if url.contains('@') { "[redacted]" } else { url })
-}
-
 /// How the worker stops, and when it gives up.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -316,9 +281,11 @@ impl Default for RawKafka {
             brokers: String::new(),
             group: "moderato".to_owned(),
             topics: RawTopics::default(),
+            delivery: Delivery::default(),
+            worker_id: None,
             drain_timeout: "20s".to_owned(),
             session_timeout: "45s".to_owned(),
-            commit_interval: "1s".to_owned(),
+            commit_interval: "auto".to_owned(),
             delivery_timeout: "60s".to_owned(),
             password: None,
             password_file: None,
@@ -335,6 +302,7 @@ impl Default for RawTopics {
             posts: "posts".to_owned(),
             verdicts: "verdicts".to_owned(),
             dead_letters: "posts.dead-letters".to_owned(),
+            flagged: None,
         }
     }
 }
@@ -369,27 +337,6 @@ impl Default for RawLimits {
             max_batch_tokens: Count::AUTO,
             max_batch_posts: 64,
             max_consecutive_rejections: 1000,
-        }
-    }
-}
-
-impl Default for RawCache {
-    fn default() -> Self {
-        Self { kind: RawCacheKind::default(), ttl: "7d".to_owned(), max_entries: 100_000, redis: RawRedis::default() }
-    }
-}
-
-impl Default for RawRedis {
-    fn default() -> Self {
-        Self {
-            url: "redis://127.0.0.1:6379/0".to_owned(),
-            cluster: false,
-            username: None,
-            password: None,
-            password_file: None,
-            ca_file: None,
-            timeout: "200ms".to_owned(),
-            prefix: "moderato".to_owned(),
         }
     }
 }

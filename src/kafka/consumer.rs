@@ -20,9 +20,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::config::KafkaSettings;
+use crate::config::{Delivery, KafkaSettings};
 use crate::error::Fatal;
 use crate::kafka::ledger::Ledger;
+use crate::kafka::membership::Membership;
 use crate::kafka::permits::Permits;
 use crate::receipt::{Envelope, Headers, NextOffset, Offset, Original, Partition, RawMessage, Receipt};
 
@@ -37,10 +38,15 @@ const COMMIT_AGAIN: Duration = Duration::from_millis(100);
 /// Records taken in one turn before settling, committing and the watchdog get theirs.
 const RECORDS_A_TURN: usize = 512;
 
+/// A consumer that has asked to join its group; nothing is polled yet.
+pub struct Consumer {
+    settings: KafkaSettings,
+    consumer: Arc<BaseConsumer<Context>>,
+    membership: Arc<Membership>,
+}
+
 /// What the consumer thread is built from.
 pub struct Parts {
-    /// Where and what to read.
-    pub settings: KafkaSettings,
     /// Permits: how many posts may be in flight.
     pub max_in_flight: usize,
     /// Longest time a partition may stand still with posts in flight.
@@ -55,29 +61,45 @@ pub struct Parts {
     pub stop: CancellationToken,
 }
 
-/// Connects and starts the thread. It ends with `Ok` when told to stop and drained.
-pub fn spawn(parts: Parts) -> Result<JoinHandle<Result<(), Fatal>>, Fatal> {
-    let consumer: BaseConsumer<Context> =
-        parts.settings.consumer().create_with_context(Context::default()).map_err(lost)?;
-    consumer.subscribe(&[&parts.settings.posts]).map_err(lost)?;
-    let topic = Arc::from(parts.settings.posts.as_str());
-    let mut thread = ConsumerThread {
-        consumer,
-        topic,
-        ledger: Ledger::default(),
-        permits: Permits::new(parts.max_in_flight),
-        paused: false,
-        next_commit: Instant::now() + parts.settings.commit_interval,
-        parts,
-    };
-    thread::Builder::new()
-        .name("consumer".to_owned())
-        .spawn(move || {
-            let outcome = thread.run();
-            thread.leave(outcome.is_ok());
-            outcome
-        })
-        .map_err(|error| Fatal::Internal { part: "consumer", cause: error.to_string() })
+impl Consumer {
+    /// Makes the client and subscribes; connecting goes on by itself.
+    pub fn connect(settings: &KafkaSettings) -> Result<Self, Fatal> {
+        let consumer: BaseConsumer<Context> =
+            settings.consumer().create_with_context(Context::default()).map_err(lost)?;
+        consumer.subscribe(&[&settings.posts]).map_err(lost)?;
+        let consumer = Arc::new(consumer);
+        let membership = Arc::new(Membership::new(&consumer));
+        Ok(Self { settings: settings.clone(), consumer, membership })
+    }
+
+    /// For the transactor.
+    pub(super) fn membership(&self) -> Arc<Membership> {
+        self.membership.clone()
+    }
+
+    /// Starts the thread. It ends with `Ok` when told to stop and drained.
+    pub fn spawn(self, parts: Parts) -> Result<JoinHandle<Result<(), Fatal>>, Fatal> {
+        let Self { settings, consumer, membership } = self;
+        let mut thread = ConsumerThread {
+            consumer,
+            membership,
+            topic: Arc::from(settings.posts.as_str()),
+            ledger: Ledger::default(),
+            permits: Permits::new(parts.max_in_flight),
+            paused: false,
+            next_commit: Instant::now() + settings.commit_interval,
+            settings,
+            parts,
+        };
+        thread::Builder::new()
+            .name("consumer".to_owned())
+            .spawn(move || {
+                let outcome = thread.run();
+                thread.leave(outcome.is_ok());
+                outcome
+            })
+            .map_err(|error| Fatal::Internal { part: "consumer", cause: error.to_string() })
+    }
 }
 
 fn lost(error: KafkaError) -> Fatal {
@@ -85,7 +107,9 @@ fn lost(error: KafkaError) -> Fatal {
 }
 
 struct ConsumerThread {
-    consumer: BaseConsumer<Context>,
+    settings: KafkaSettings,
+    consumer: Arc<BaseConsumer<Context>>,
+    membership: Arc<Membership>,
     topic: Arc<str>,
     ledger: Ledger,
     /// Taken by records delivered whose receipt has not come back, those of older epochs included.
@@ -103,7 +127,7 @@ impl ConsumerThread {
             self.answer_rebalances()?;
             if Instant::now() >= self.next_commit {
                 self.commit(&self.ledger.partitions());
-                self.next_commit = Instant::now() + self.parts.settings.commit_interval;
+                self.next_commit = Instant::now() + self.settings.commit_interval;
             }
             self.watch_for_stall()?;
         }
@@ -149,8 +173,10 @@ impl ConsumerThread {
         for _ in 0..RECORDS_A_TURN.min(self.permits.left()).max(1) {
             match self.consumer.poll(wait) {
                 None => break,
-                Some(Ok(message)) => deliver(&mut self.ledger, &mut self.permits, &self.topic, &self.parts, &message)?,
-                Some(Err(error)) => unless_fatal(&error, &self.parts.settings)?,
+                Some(Ok(message)) => {
+                    deliver(&mut self.ledger, &mut self.permits, &self.topic, &self.parts, &message)?
+                }
+                Some(Err(error)) => unless_fatal(&error, &self.settings)?,
             }
             wait = Duration::ZERO;
             if self.permits.left() == 0 {
@@ -183,6 +209,7 @@ impl ConsumerThread {
 
     fn assign(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
         let epoch = self.ledger.assign(partitions.iter().copied(), Instant::now());
+        self.membership.assign(partitions, epoch);
         let list = self.list(partitions);
         match self.consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list)?,
@@ -198,10 +225,10 @@ impl ConsumerThread {
     fn revoke(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
         let lost = self.consumer.assignment_lost();
         if !lost {
-            self.drain(partitions, Instant::now() + self.parts.settings.drain_timeout);
+            self.drain(partitions, Instant::now() + self.settings.drain_timeout);
         }
         let left = self.ledger.in_flight(partitions);
-        self.ledger.forget(partitions);
+        self.forget(partitions);
         if self.paused {
             // Pausing is local and survives a revoke (librdkafka 1849): nothing is left paused behind.
             self.switch(false, partitions);
@@ -212,6 +239,12 @@ impl ConsumerThread {
         }
         info!(?partitions, lost, left_unfinished = left, "partitions revoked");
         Ok(())
+    }
+
+    /// From here on nothing of these partitions is committed: waits for a transaction that is under way.
+    fn forget(&mut self, partitions: &[Partition]) {
+        self.ledger.forget(partitions);
+        self.membership.forget(partitions);
     }
 
     /// Waits until nothing of these partitions is in flight, or for the deadline, then commits what is finished.
@@ -237,8 +270,13 @@ impl ConsumerThread {
     /// next interval; the posts in between may be judged twice, never lost.
     fn commit(&mut self, partitions: &[Partition]) {
         let offsets = self.ledger.to_commit(partitions);
-        if offsets.is_empty() {
+        // Thrown out of the group, this worker has nothing to say any more; an empty group would believe it.
+        if offsets.is_empty() || self.consumer.assignment_lost() {
             return;
+        }
+        if self.settings.delivery == Delivery::ExactlyOnce {
+            // They were committed in the transaction that made their verdicts visible.
+            return self.ledger.committed(&offsets);
         }
         match self.commit_list(&offsets).and_then(|list| self.consumer.commit(&list, CommitMode::Sync)) {
             Ok(()) => {
@@ -284,7 +322,7 @@ impl ConsumerThread {
         self.settle_ready();
         self.drain(&partitions, Instant::now() + patience);
         info!(?partitions, left_unfinished = self.ledger.in_flight(&partitions), "consumer drained");
-        self.ledger.forget(&partitions);
+        self.forget(&partitions);
         self.consumer.context().closing.store(true, Ordering::Release);
     }
 }
@@ -302,17 +340,8 @@ fn deliver(
         return Ok(());
     };
     permits.take(&receipt, message.payload_len() + message.key_len());
-    let headers = message.headers().map(|headers| Arc::new(headers.detach()) as _);
-    let original = Original {
-        topic: topic.clone(),
-        partition: message.partition(),
-        offset: Offset(message.offset()),
-        timestamp_ms: message.timestamp().to_millis(),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers: Headers(headers),
-    };
-    let envelope = Envelope { body: RawMessage, receipt, original: Arc::new(original), received };
+    let original = Arc::new(original(topic, message));
+    let envelope = Envelope { body: RawMessage, receipt, original, received };
     parts.intake.try_send(envelope).map_err(|error| Fatal::Internal {
         part: "prepare",
         cause: match error {
@@ -322,16 +351,41 @@ fn deliver(
     })
 }
 
+/// An owned copy of a record.
+pub(super) fn original(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Original {
+    let headers = message.headers().map(|headers| Arc::new(headers.detach()) as _);
+    Original {
+        topic: topic.clone(),
+        partition: message.partition(),
+        offset: Offset(message.offset()),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: Headers(headers),
+    }
+}
+
 /// What librdkafka retries by itself is logged; what only the operator can mend ends the worker.
 fn unless_fatal(error: &KafkaError, settings: &KafkaSettings) -> Result<(), Fatal> {
+    if matches!(error, KafkaError::PartitionEOF(_)) {
+        return Ok(());
+    }
+    if hopeless(error) {
+        let KafkaSettings { posts, group, .. } = settings;
+        let cause = format!("topic {posts}, group {group}: {error}; `moderato check` says what is missing");
+        return Err(Fatal::Kafka { cause });
+    }
+    warn!(%error, "kafka consumer");
+    Ok(())
+}
+
+/// Whether only the operator can mend it.
+pub(super) fn hopeless(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{
         Authentication, ClusterAuthorizationFailed, GroupAuthorizationFailed, SaslAuthenticationFailed,
         TopicAuthorizationFailed, UnknownTopic, UnknownTopicOrPartition, UnsupportedSASLMechanism,
     };
-    if matches!(error, KafkaError::PartitionEOF(_)) {
-        return Ok(());
-    }
-    let hopeless = matches!(error, KafkaError::MessageConsumptionFatal(_))
+    matches!(error, KafkaError::MessageConsumptionFatal(_))
         || matches!(
             error.rdkafka_error_code(),
             Some(
@@ -344,14 +398,7 @@ fn unless_fatal(error: &KafkaError, settings: &KafkaSettings) -> Result<(), Fata
                     | UnsupportedSASLMechanism
                     | Authentication
             )
-        );
-    if hopeless {
-        let KafkaSettings { posts, group, .. } = settings;
-        let cause = format!("topic {posts}, group {group}: {error}; `moderato check` says what is missing");
-        return Err(Fatal::Kafka { cause });
-    }
-    warn!(%error, "kafka consumer");
-    Ok(())
+        )
 }
 
 enum Rebalance {
@@ -360,7 +407,7 @@ enum Rebalance {
 }
 
 #[derive(Default)]
-struct Context {
+pub(super) struct Context {
     events: Mutex<Vec<Rebalance>>,
     /// Set when the consumer is about to be dropped: from then on nobody answers queued events, so the callback
     /// itself gives partitions up, without which closing would never end.

@@ -1,134 +1,87 @@
-//! A dead letter's copy of its post's headers, within bounds: headers are the sender's to choose, and a dead letter with
-//! its own headers on top must fit where the post did.
+//! Headers found and taken away by name without decoding the others: a header's name need not be UTF-8, and rdkafka's
+//! own way of reading panics at such a one.
 
-#![expect(unsafe_code, reason = "rdkafka reads a header whose name is not UTF-8 by panicking")]
+#![expect(unsafe_code, reason = "rdkafka has no safe call that leaves the names of other headers alone")]
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
 
-use rdkafka::bindings::{rd_kafka_header_add, rd_kafka_header_get_all, rd_kafka_headers_t};
-use rdkafka::message::{Headers as _, OwnedHeaders};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::bindings::{self, rd_kafka_headers_t, rd_kafka_resp_err_t};
+use rdkafka::message::{BorrowedHeaders, OwnedHeaders};
 
-use crate::receipt::Headers;
+const FOUND: rd_kafka_resp_err_t = rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
 
-/// Most headers that are copied.
-const MOST: usize = 256;
-/// Most bytes of names and values together that are copied.
-const MOST_BYTES: usize = 64 * 1024;
-
-/// The headers in their order, those left out that no longer fit, and how many these are. Names that are not UTF-8,
-/// names that come twice and null values survive.
-pub(super) fn copy(headers: &Headers) -> (OwnedHeaders, usize) {
-    let Some(all) = headers.0.as_ref().and_then(|any| any.downcast_ref::<OwnedHeaders>()) else {
-        return (OwnedHeaders::new(), 0);
-    };
-    let (mut count, mut bytes) = (0, 0);
-    let mut fits = |header: &Native| {
-        let fits = count < MOST && bytes + header.bytes() <= MOST_BYTES;
-        if fits {
-            count += 1;
-            bytes += header.bytes();
-        }
-        fits
-    };
-    let kept: Vec<Native> = (0..all.count()).filter_map(|index| Native::read(all, index)).filter(&mut fits).collect();
-    let dropped = all.count() - kept.len();
-    if dropped == 0 {
-        return (all.as_borrowed().detach(), 0);
+/// The value of the last header of that name: ours stand behind those that came with the post, so that no producer can
+/// speak for us. `None` for a null value too.
+pub(super) fn last<'a>(headers: &'a BorrowedHeaders, name: &CStr) -> Option<&'a [u8]> {
+    let (mut value, mut size) = (ptr::null::<c_void>(), 0_usize);
+    // SAFETY: the list lives as long as the borrow, `name` ends in NUL, and both results are ours to write to.
+    let found = unsafe { bindings::rd_kafka_header_get_last(native(headers), name.as_ptr(), &mut value, &mut size) };
+    if found != FOUND || value.is_null() {
+        return None;
     }
-    let copy = OwnedHeaders::new_with_capacity(kept.len());
-    kept.iter().for_each(|header| header.add_to(&copy));
-    (copy, dropped)
+    // SAFETY: the value has that many bytes and belongs to the list, which is borrowed for as long.
+    Some(unsafe { std::slice::from_raw_parts(value.cast::<u8>(), size) })
 }
 
-/// One header as librdkafka holds it: valid as long as the list it was read from.
-struct Native {
-    name: *const c_char,
-    name_bytes: usize,
-    value: *const c_void,
-    value_bytes: usize,
+/// The headers without those whose names begin with one of `beginnings`; the others stay as they are, in their order.
+pub(super) fn without(headers: OwnedHeaders, beginnings: &[&str]) -> OwnedHeaders {
+    let list = native(headers.as_borrowed()).cast_mut();
+    let unwanted = names(headers.as_borrowed())
+        .filter(|name| beginnings.iter().any(|b| name.to_bytes().starts_with(b.as_bytes())));
+    for name in unwanted.collect::<Vec<_>>() {
+        // SAFETY: the list is owned, nothing borrows from it here, and `name` is a copy that ends in NUL.
+        unsafe { bindings::rd_kafka_header_remove(list, name.as_ptr()) };
+    }
+    headers
 }
 
-impl Native {
-    fn read(list: &OwnedHeaders, index: usize) -> Option<Self> {
-        let (mut name, mut value, mut value_bytes) = (ptr::null(), ptr::null(), 0);
-        // SAFETY: the list lives throughout the call, which writes to the three places and nowhere else.
-        let found = unsafe { rd_kafka_header_get_all(native(list), index, &mut name, &mut value, &mut value_bytes) };
-        if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
+/// Copies of the names, as bytes.
+fn names(headers: &BorrowedHeaders) -> impl Iterator<Item = CString> + '_ {
+    let mut index = 0;
+    std::iter::from_fn(move || {
+        let (mut name, mut value, mut size) = (ptr::null::<c_char>(), ptr::null::<c_void>(), 0_usize);
+        // SAFETY: the list lives as long as the borrow, and all three results are ours to write to.
+        let found =
+            unsafe { bindings::rd_kafka_header_get_all(native(headers), index, &mut name, &mut value, &mut size) };
+        if found != FOUND || name.is_null() {
             return None;
         }
-        // SAFETY: librdkafka ends every name with a zero byte.
-        let name_bytes = unsafe { CStr::from_ptr(name) }.count_bytes();
-        Some(Self { name, name_bytes, value, value_bytes })
-    }
-
-    fn bytes(&self) -> usize {
-        self.name_bytes + self.value_bytes
-    }
-
-    fn add_to(&self, list: &OwnedHeaders) {
-        // Names and values within the bound are far below the largest size.
-        let size = |bytes: usize| isize::try_from(bytes).unwrap_or_default();
-        // SAFETY: name and value are of the sizes given and belong to a list that lives; they are copied. The other list
-        // is ours alone. Its error would be a list that is read-only, which a new one is not.
-        let _ = unsafe {
-            rd_kafka_header_add(
-                native(list).cast_mut(),
-                self.name,
-                size(self.name_bytes),
-                self.value,
-                size(self.value_bytes),
-            )
-        };
-    }
+        index += 1;
+        // SAFETY: librdkafka ends every name with NUL; the copy is taken before the list can change.
+        Some(unsafe { CStr::from_ptr(name) }.to_owned())
+    })
 }
 
-/// rdkafka's borrowed headers are librdkafka's under another type.
-fn native(list: &OwnedHeaders) -> *const rd_kafka_headers_t {
-    ptr::from_ref(list.as_borrowed()).cast()
+/// rdkafka hands out its list of headers as a reference that stands for the address.
+fn native(headers: &BorrowedHeaders) -> *const rd_kafka_headers_t {
+    ptr::from_ref(headers).cast()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use rdkafka::message::Header;
+    use rdkafka::message::{Header, Headers as _};
 
     use super::*;
 
-    fn headers(list: &[(&str, Option<&[u8]>)]) -> Headers {
-        let add = |list: OwnedHeaders, (key, value): &(&str, Option<&[u8]>)| list.insert(Header { key, value: *value });
-        Headers(Some(Arc::new(list.iter().fold(OwnedHeaders::new(), add))))
-    }
-
-    fn names(list: &OwnedHeaders) -> Vec<String> {
-        list.iter()
-            .map(|header| format!("{}={}", header.key, header.value.map_or("null".into(), |v| v.len().to_string())))
-            .collect()
+    fn headers(all: &[(&str, Option<&[u8]>)]) -> OwnedHeaders {
+        all.iter().fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: *value }))
     }
 
     #[test]
-    fn headers_within_the_bounds_are_copied_whole() {
-        let (copied, dropped) = copy(&headers(&[("a", Some(b"1")), ("a", None), ("b", Some(b""))]));
-        assert_eq!((names(&copied), dropped), (vec!["a=1".to_owned(), "a=null".to_owned(), "b=0".to_owned()], 0));
-        assert_eq!((copy(&Headers::default()).0.count(), copy(&Headers::default()).1), (0, 0));
+    fn the_last_header_of_a_name_counts() {
+        let headers = headers(&[("a", Some(b"first")), ("b", None), ("a", Some(b"second"))]);
+        assert_eq!(last(headers.as_borrowed(), c"a"), Some(b"second".as_slice()));
+        assert_eq!(last(headers.as_borrowed(), c"b"), None);
+        assert_eq!(last(headers.as_borrowed(), c"c"), None);
     }
 
     #[test]
-    fn a_header_that_does_not_fit_is_dropped_and_later_ones_that_do_are_kept() {
-        let huge = vec![7; MOST_BYTES];
-        let (copied, dropped) = copy(&headers(&[("a", Some(b"1")), ("huge", Some(&huge)), ("b", None)]));
-        assert_eq!((names(&copied), dropped), (vec!["a=1".to_owned(), "b=null".to_owned()], 1));
-    }
-
-    #[test]
-    fn so_many_headers_are_copied_and_no_more() {
-        let many = vec![("h", Some(b"v".as_slice())); 10_000];
-        let (copied, dropped) = copy(&headers(&many));
-        assert_eq!((copied.count(), dropped), (MOST, 10_000 - MOST));
-        let wide = vec![0; MOST_BYTES / 4 - 1];
-        let (copied, dropped) = copy(&headers(&[("h", Some(wide.as_slice())); 6]));
-        assert_eq!((copied.count(), dropped), (4, 2));
+    fn headers_go_by_the_beginning_of_their_name_and_the_others_keep_their_order() {
+        let all = headers(&[("x.1", Some(b"1")), ("keep", Some(b"2")), ("x.1", None), ("y", None), ("keep", None)]);
+        let left = without(all, &["x.", "y"]);
+        let left: Vec<_> =
+            left.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect();
+        assert_eq!(left, [("keep".to_owned(), Some(b"2".to_vec())), ("keep".to_owned(), None)]);
     }
 }

@@ -26,11 +26,12 @@ pub fn probe(settings: &KafkaSettings, budget: Duration) -> Result<String, Strin
     let producer: Result<rdkafka::producer::BaseProducer, _> = settings.producer().create();
     drop(producer.map_err(|error| format!("kafka.options: {error}"))?);
     let metadata = ask(&consumer, budget).map_err(|why| format!("no answer from {}: {why}", settings.brokers))?;
-    let topics = [
+    let mut topics = vec![
         ("kafka.topics.posts", &settings.posts),
         ("kafka.topics.verdicts", &settings.verdicts),
         ("kafka.topics.dead_letters", &settings.dead_letters),
     ];
+    topics.extend(settings.flagged.as_ref().map(|topic| ("kafka.topics.flagged", topic)));
     let missing: Vec<String> = topics
         .iter()
         .filter(|(_, topic)| partitions(&metadata, topic) == 0)
@@ -41,22 +42,14 @@ pub fn probe(settings: &KafkaSettings, budget: Duration) -> Result<String, Strin
     if !missing.is_empty() {
         return Err(missing.join("; "));
     }
-    let count = |topic: &str| partitions(&metadata, topic);
-    Ok(format!(
-        "{} broker(s); {} has {} partition(s), {} has {}, {} has {}",
-        metadata.brokers().len(),
-        settings.posts,
-        count(&settings.posts),
-        settings.verdicts,
-        count(&settings.verdicts),
-        settings.dead_letters,
-        count(&settings.dead_letters)
-    ))
+    let counts: Vec<String> =
+        topics.iter().map(|(_, topic)| format!("{topic} has {} partition(s)", partitions(&metadata, topic))).collect();
+    Ok(format!("{} broker(s); {}", metadata.brokers().len(), counts.join(", ")))
 }
 
 /// Asks in short turns and listens in between: a request that fails only tells that its time was over, while the
 /// reason, such as a refused password, comes as an event. A reason that no patience mends ends the asking.
-fn ask(consumer: &BaseConsumer<Listener>, budget: Duration) -> Result<Metadata, String> {
+pub(super) fn ask(consumer: &BaseConsumer<Listener>, budget: Duration) -> Result<Metadata, String> {
     let deadline = Instant::now() + budget;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -76,7 +69,7 @@ fn ask(consumer: &BaseConsumer<Listener>, budget: Duration) -> Result<Metadata, 
 
 /// The last thing the client said about its connections, and whether only the operator can mend it.
 #[derive(Default)]
-struct Listener(Mutex<Option<(bool, String)>>);
+pub(super) struct Listener(Mutex<Option<(bool, String)>>);
 
 impl ClientContext for Listener {
     fn error(&self, error: KafkaError, reason: &str) {

@@ -1,59 +1,49 @@
-//! The producer: verdicts, passed tombstones and dead letters. Each hands its receipt back once the broker has
-//! acknowledged it: reports come in groups, as the broker's answers do, so that no record costs a wake-up of its own.
+//! The producer: verdicts, passed tombstones, dead letters and flagged posts, in either delivery mode. Each hands its
+//! receipt back once what it became is durable: reports come in groups, as the broker's answers do, so that no record
+//! costs a wake-up of its own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
 use tokio::sync::mpsc;
 
-use crate::config::KafkaSettings;
+use super::consumer::Consumer;
+pub use super::record::Outgoing;
+use super::record::{Destination, Topics};
+use super::transactor::{Pending, Transactor};
+use crate::config::{Delivery, KafkaSettings};
 use crate::error::Fatal;
-use crate::kafka::headers;
 use crate::receipt::{Original, Receipt};
-use crate::rejection::{DeadLetterHeaders, Rejected};
 
 /// How long to wait before asking a full local queue again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(10);
 /// Delivery reports taken at once.
 const REPORTS_AT_ONCE: usize = 512;
 
-/// What a record becomes on its way out.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// An encoded `verdict.v1`.
-    Verdict {
-        /// The value.
-        value: Vec<u8>,
-        /// Deterministic id, also a header, so that duplicates can be told without decoding.
-        verdict_id: String,
-    },
-    /// A null value, passed on.
-    Tombstone,
-    /// The post, unchanged, with the reason in headers.
-    DeadLetter(Rejected),
-}
-
-/// How one record ended: its receipt once it is durable.
+/// How one record ended: its receipt once it is durable, or once its partition has gone to another worker.
 pub type Report = Result<Receipt, Fatal>;
 
 /// Sends records, and tells how each ended.
 pub struct Publisher {
-    producer: ThreadedProducer<Reporter>,
+    way: Way,
     reports: mpsc::UnboundedReceiver<Report>,
-    topics: Topics,
-    group: String,
-    delivery_timeout: Duration,
 }
 
-/// Where verdicts go, and where dead letters.
-#[derive(Clone)]
-struct Topics {
-    verdicts: Arc<str>,
-    dead_letters: Arc<str>,
+enum Way {
+    /// Each record by itself, as soon as it is there.
+    AtLeastOnce(Producer),
+    /// To the thread that gathers transactions.
+    ExactlyOnce(Sender<Pending>),
+}
+
+struct Producer {
+    producer: ThreadedProducer<Reporter>,
+    topics: Topics,
+    delivery_timeout: Duration,
 }
 
 /// Called by the client's own thread with every delivery report.
@@ -64,50 +54,66 @@ struct Reporter {
 
 /// What travels with a record until its report comes.
 struct Owed {
-    receipt: Receipt,
-    dead_letter: bool,
+    /// Shared by the records of one post: the last report has it.
+    receipt: Arc<Receipt>,
+    to: Destination,
 }
 
 impl Publisher {
-    /// Builds the idempotent producer.
-    pub fn connect(settings: &KafkaSettings) -> Result<Self, Fatal> {
-        let topics =
-            Topics { verdicts: settings.verdicts.as_str().into(), dead_letters: settings.dead_letters.as_str().into() };
+    /// Builds the producer of the delivery mode that was asked for; for `exactly_once`, blocks until the broker has
+    /// fenced an older worker of the same name. `most`: records in one transaction.
+    pub fn connect(settings: &KafkaSettings, most: usize, consumer: &Consumer) -> Result<Self, Fatal> {
         let (to, reports) = mpsc::unbounded_channel();
-        let producer = settings.producer().create_with_context(Reporter { to, topics: topics.clone() });
-        Ok(Self {
-            producer: producer.map_err(|error: KafkaError| Fatal::Kafka { cause: error.to_string() })?,
-            reports,
-            topics,
-            group: settings.group.clone(),
-            delivery_timeout: settings.delivery_timeout,
-        })
-    }
-
-    /// Queues the record, in the order of calls; the receipt comes back by [`Publisher::reports`].
-    pub async fn publish(&self, original: &Original, outgoing: &Outgoing, receipt: Receipt) -> Result<(), Fatal> {
-        let Topics { verdicts, dead_letters } = &self.topics;
-        let (topic, value, headers) = match outgoing {
-            Outgoing::Verdict { value, verdict_id } => {
-                let headers = text(source_headers(original), "moderato.verdict_id", verdict_id);
-                (verdicts, Some(value.as_slice()), text(headers, "content-type", "application/cloudevents+json"))
-            }
-            Outgoing::Tombstone => (verdicts, None, source_headers(original)),
-            Outgoing::DeadLetter(rejected) => {
-                (dead_letters, original.value.as_deref(), self.error_headers(original, rejected))
+        let way = match settings.delivery {
+            Delivery::AtLeastOnce => Way::AtLeastOnce(Producer::connect(settings, to)?),
+            Delivery::ExactlyOnce => {
+                let (sender, finished) = crossbeam_channel::unbounded();
+                Transactor::connect(settings, most, consumer.membership(), finished, to)?.spawn()?;
+                Way::ExactlyOnce(sender)
             }
         };
-        let dead_letter = matches!(outgoing, Outgoing::DeadLetter(_));
-        let owed = Box::new(Owed { receipt, dead_letter });
-        let mut record = BaseRecord::<[u8], [u8], _>::with_opaque_to(topic, owed).headers(headers);
-        record.payload = value;
-        record.key = original.key.as_deref();
-        self.enqueue(record).await.map_err(|error| self.topics.undeliverable(dead_letter, &error))
+        Ok(Self { way, reports })
+    }
+
+    /// Takes the finished post over, in the order of calls; the receipt comes back by [`Publisher::reports`].
+    pub async fn publish(&self, original: Arc<Original>, outgoing: Outgoing, receipt: Receipt) -> Result<(), Fatal> {
+        match &self.way {
+            Way::AtLeastOnce(producer) => producer.publish(&original, &outgoing, receipt).await,
+            // Never waits: the permits bound it. If the thread is gone, its last report says why.
+            Way::ExactlyOnce(sender) => {
+                let _ = sender.send(Pending { original, outgoing, receipt });
+                Ok(())
+            }
+        }
     }
 
     /// Waits for delivery reports, and adds those that have come: how many.
     pub async fn reports(&mut self, reports: &mut Vec<Report>) -> usize {
         self.reports.recv_many(reports, REPORTS_AT_ONCE).await
+    }
+}
+
+impl Producer {
+    fn connect(settings: &KafkaSettings, to: mpsc::UnboundedSender<Report>) -> Result<Self, Fatal> {
+        let topics = Topics::of(settings);
+        let producer = settings.producer().create_with_context(Reporter { to, topics: topics.clone() });
+        Ok(Self {
+            producer: producer.map_err(|error: KafkaError| Fatal::Kafka { cause: error.to_string() })?,
+            topics,
+            delivery_timeout: settings.delivery_timeout,
+        })
+    }
+
+    async fn publish(&self, original: &Original, outgoing: &Outgoing, receipt: Receipt) -> Result<(), Fatal> {
+        let records = self.topics.records(original, outgoing);
+        // As many shares as records and none kept here: else the last report might not be the last to hold one.
+        let shares = std::iter::repeat_n(Arc::new(receipt), records.len());
+        for (wire, receipt) in records.into_iter().zip(shares) {
+            let to = wire.to;
+            let record = wire.with(Box::new(Owed { receipt, to }));
+            self.enqueue(record).await.map_err(|error| self.topics.undeliverable(to, &error))?;
+        }
+        Ok(())
     }
 
     /// A full local queue is waited for; it empties as the broker acknowledges.
@@ -126,23 +132,6 @@ impl Publisher {
             }
         }
     }
-
-    fn error_headers(&self, original: &Original, rejected: &Rejected) -> OwnedHeaders {
-        let (copied, dropped) = headers::copy(&original.headers);
-        let fields = DeadLetterHeaders::new(original, rejected, &self.group).without(dropped).fields();
-        fields.iter().fold(copied, |headers, (name, value)| text(headers, name, value))
-    }
-}
-
-impl Topics {
-    fn undeliverable(&self, dead_letter: bool, error: &KafkaError) -> Fatal {
-        let cause = error.to_string();
-        if dead_letter {
-            Fatal::DeadLetterUndeliverable { topic: self.dead_letters.to_string(), cause }
-        } else {
-            Fatal::VerdictUndeliverable { topic: self.verdicts.to_string(), cause }
-        }
-    }
 }
 
 impl ClientContext for Reporter {}
@@ -151,22 +140,16 @@ impl ProducerContext for Reporter {
     type DeliveryOpaque = Box<Owed>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, owed: Box<Owed>) {
+        let Owed { receipt, to } = *owed;
         let report = match result {
-            Ok(_) => Ok(owed.receipt),
-            Err((error, _)) => Err(self.topics.undeliverable(owed.dead_letter, error)),
+            Ok(_) => match Arc::into_inner(receipt) {
+                Some(receipt) => Ok(receipt),
+                // The post's other record is still on its way.
+                None => return,
+            },
+            Err((error, _)) => Err(self.topics.undeliverable(to, error)),
         };
         // Nobody listens once the road has been given up.
         let _ = self.to.send(report);
     }
-}
-
-/// Where the record came from, on everything that goes to the verdict topic: a tombstone has no value to say it in.
-fn source_headers(original: &Original) -> OwnedHeaders {
-    let headers = text(OwnedHeaders::new(), "moderato.source.topic", &original.topic);
-    let headers = text(headers, "moderato.source.partition", &original.partition.to_string());
-    text(headers, "moderato.source.offset", &original.offset.0.to_string())
-}
-
-fn text(headers: OwnedHeaders, key: &str, value: &str) -> OwnedHeaders {
-    headers.insert(Header { key, value: Some(value.as_bytes()) })
 }

@@ -69,6 +69,21 @@ impl KafkaSettings {
         config
     }
 
+    /// The producer's configuration for `delivery: exactly_once`.
+    pub fn transactional_producer(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config
+            .set("transactional.id", self.transactional_id())
+            // What hangs longer than a record may take is given up, so that readers of committed records go on.
+            .set("transaction.timeout.ms", millis(self.delivery_timeout));
+        config
+    }
+
+    /// Unique among the live workers of the group and the same after a restart, so that a worker fences its older self.
+    pub fn transactional_id(&self) -> String {
+        format!("{}-{}", self.group, self.worker_id)
+    }
+
     /// Our defaults where the operator set nothing.
     fn with_defaults(&self, defaults: &[(&str, &str)]) -> ClientConfig {
         let mut config = self.client();

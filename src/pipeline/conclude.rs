@@ -7,6 +7,7 @@ use crossbeam_channel::Sender;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
+use crate::cache::Cache;
 use crate::error::Fatal;
 use crate::kafka::publisher::Outgoing;
 use crate::pipeline::Finished;
@@ -14,6 +15,7 @@ use crate::pipeline::judge::Judge;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::sequencer::Sequencer;
 use crate::pipeline::tally::{Tally, add};
+use crate::policy::Action;
 use crate::receipt::{Envelope, Original, Receipt};
 use crate::verdict::{Source, VerdictV1};
 
@@ -28,6 +30,8 @@ pub struct Parts {
     pub judge: Judge,
     /// Where they go.
     pub outlet: Outlet,
+    /// Where the answers to deleted posts are removed.
+    pub cache: Arc<Cache>,
     /// To the source: settled receipts.
     pub settled: Sender<Receipt>,
     /// Rejections in a row that end the worker.
@@ -47,6 +51,9 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
     while open || owed > 0 {
         tokio::select! {
             n = parts.outlet.reports(&mut reports), if owed > 0 => {
+                if n == 0 {
+                    return Err(Fatal::Internal { part: "publisher", cause: "its thread is gone".to_owned() });
+                }
                 owed -= n;
                 for report in reports.drain(..) {
                     parts.settle(report?);
@@ -57,18 +64,33 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
                 for item in taken.drain(..) {
                     sequencer.push(item.receipt().place(), item, &mut ready);
                 }
+                forget_deleted(&parts.cache, &ready).await;
                 for item in ready.drain(..) {
                     let (outgoing, Envelope { receipt, original, .. }) = parts.conclude(item)?;
-                    match parts.outlet.publish(&original, &outgoing, receipt).await? {
+                    let tripped = parts.guard(&outgoing, &mut rejections_in_a_row);
+                    match parts.outlet.publish(original, outgoing, receipt).await? {
                         Some(durable) => parts.settle(durable),
                         None => owed += 1,
                     }
-                    parts.guard(&outgoing, &mut rejections_in_a_row)?;
+                    tripped?;
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Removes the answers that were made for posts whose tombstones are about to leave. Here and not earlier, because by
+/// now the answers to all that came before a tombstone in its partition have been kept.
+async fn forget_deleted(cache: &Cache, ready: &[Finished]) {
+    let deleted = ready.iter().filter_map(|item| match item {
+        Finished::Tombstone(envelope) => Some(&*envelope.original),
+        _ => None,
+    });
+    let deleted: Vec<&Original> = deleted.collect();
+    if !deleted.is_empty() {
+        cache.forget(&deleted).await;
+    }
 }
 
 impl Parts {
@@ -92,7 +114,7 @@ impl Parts {
                 add(&self.tally.verdicts, 1);
                 let value = encode(&verdict)?;
                 let verdict_id = verdict.id.into_owned();
-                (Outgoing::Verdict { value, verdict_id }, judged.take().1)
+                (Outgoing::Verdict { value, verdict_id, flagged: action != Action::Allow }, judged.take().1)
             }
             Finished::Rejected(envelope) => {
                 let (rejected, envelope) = envelope.take();

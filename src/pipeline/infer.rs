@@ -142,8 +142,9 @@ pub async fn remember(
             answered = answers.recv(), if open && writes.len() < WRITES_AT_ONCE => match answered {
                 None => open = false,
                 Some((post, answer)) => writes.push(async {
-                    if let Ok(answer) = &answer {
-                        cache.put(post.body.key, answer).await;
+                    match &answer {
+                        Ok(answer) => cache.put(post.body.key, answer, &post.original).await,
+                        Err(_) => cache.give_up(&post.body.key).await,
                     }
                     prepare::share(&twins, post, answer, Source::Model, &finished).await
                 }),

@@ -11,6 +11,7 @@
 
 pub mod batcher;
 pub mod conclude;
+pub mod elsewhere;
 pub mod infer;
 pub mod judge;
 pub mod outlet;
@@ -150,13 +151,14 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
     let conclude = conclude::Parts {
         judge,
         outlet,
+        cache: cache.clone(),
         settled: settled_tx,
         max_consecutive_rejections: limits.max_consecutive_rejections,
         tally: tally.clone(),
     };
 
     let mut stages = JoinSet::new();
-    stages.spawn(prepare::run(prepare, intake_rx, misses, finished.clone()));
+    stages.spawn(prepare::run(prepare, intake_rx, prepare::Onward { misses, finished: finished.clone() }));
     stages.spawn(async move {
         batcher::run(limits.batch, misses_rx, idle_rx).await;
         Ok(())

@@ -1,6 +1,7 @@
 //! Where finished posts go: the verdict and dead-letter topics, or lines on standard output.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -21,13 +22,13 @@ impl Outlet {
     /// and otherwise by [`Outlet::reports`].
     pub async fn publish(
         &mut self,
-        original: &Original,
-        outgoing: &Outgoing,
+        original: Arc<Original>,
+        outgoing: Outgoing,
         receipt: Receipt,
     ) -> Result<Option<Receipt>, Fatal> {
         match self {
             Outlet::Kafka(publisher) => publisher.publish(original, outgoing, receipt).await.map(|()| None),
-            Outlet::Lines(lines) => match lines.write(original, outgoing) {
+            Outlet::Lines(lines) => match lines.write(&original, &outgoing) {
                 Ok(()) => Ok(Some(receipt)),
                 Err(error) => Err(Fatal::Output { cause: error.to_string() }),
             },

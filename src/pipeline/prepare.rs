@@ -10,12 +10,12 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Question};
 use crate::config::InputLimit;
 use crate::error::Fatal;
 use crate::model::{Prompt, TokenizeError};
 use crate::pipeline::twins::Twins;
-use crate::pipeline::{Finished, Judged, TokenizedPost};
+use crate::pipeline::{Finished, Judged, TokenizedPost, elsewhere};
 use crate::post;
 use crate::receipt::{Envelope, RawMessage};
 use crate::rejection::{Reason, Rejected, Stage};
@@ -44,35 +44,43 @@ pub struct Parts {
     pub labels: usize,
 }
 
+/// Where posts go from here.
+#[derive(Clone)]
+pub struct Onward {
+    /// To the batcher: questions that are this worker's to answer.
+    pub misses: mpsc::Sender<Envelope<TokenizedPost>>,
+    /// To conclude: all for which nothing is left to compute.
+    pub finished: mpsc::Sender<Finished>,
+}
+
 /// Runs until `intake` closes and everything taken from it has gone on.
-pub async fn run(
-    parts: Parts,
-    mut intake: mpsc::Receiver<Envelope<RawMessage>>,
-    misses: mpsc::Sender<Envelope<TokenizedPost>>,
-    finished: mpsc::Sender<Finished>,
-) -> Result<(), Fatal> {
+pub async fn run(parts: Parts, mut intake: mpsc::Receiver<Envelope<RawMessage>>, onward: Onward) -> Result<(), Fatal> {
     let parts = Arc::new(parts);
-    let mut chunks = FuturesUnordered::new();
+    let (mut chunks, mut waits) = (FuturesUnordered::new(), FuturesUnordered::new());
     let mut open = true;
-    while open || !chunks.is_empty() {
+    while open || !chunks.is_empty() || !waits.is_empty() {
         let mut arrived = Vec::with_capacity(CHUNK);
         tokio::select! {
-            Some(outcome) = chunks.next(), if !chunks.is_empty() => outcome?,
+            // Waiting for another worker takes no chunk's place: what can be answered here goes on meanwhile.
+            Some(outcome) = chunks.next(), if !chunks.is_empty() => {
+                waits.push(elsewhere::wait(parts.clone(), outcome?, onward.clone()));
+            }
+            Some(outcome) = waits.next(), if !waits.is_empty() => outcome?,
             taken = intake.recv_many(&mut arrived, CHUNK), if open && chunks.len() < CHUNKS_AT_ONCE => match taken {
                 0 => open = false,
-                _ => chunks.push(chunk(parts.clone(), arrived, misses.clone(), finished.clone())),
+                _ => chunks.push(chunk(parts.clone(), arrived, onward.clone())),
             },
         }
     }
     Ok(())
 }
 
+/// Hands back the posts whose questions another worker is answering.
 async fn chunk(
     parts: Arc<Parts>,
     arrived: Vec<Envelope<RawMessage>>,
-    misses: mpsc::Sender<Envelope<TokenizedPost>>,
-    finished: mpsc::Sender<Finished>,
-) -> Result<(), Fatal> {
+    onward: Onward,
+) -> Result<Vec<Envelope<TokenizedPost>>, Fatal> {
     let worker = parts.clone();
     let tokenised = tokio::task::spawn_blocking(move || {
         arrived.into_iter().map(|record| tokenise(&worker, record)).collect::<Vec<_>>()
@@ -82,18 +90,32 @@ async fn chunk(
     for step in tokenised {
         match step {
             Step::Tokenised(post) => leaders.extend(parts.twins.enter(post)),
-            Step::Finished(done) => finished.send(done).await.map_err(|error| broken(&error))?,
+            Step::Finished(done) => onward.finished.send(done).await.map_err(|error| broken(&error))?,
         }
     }
     let keys: Vec<_> = leaders.iter().map(|post| post.body.key).collect();
-    let answers = parts.cache.get_many(&keys, parts.labels).await;
-    for (leader, answer) in leaders.into_iter().zip(answers) {
-        match answer {
-            Some(answer) => share(&parts.twins, leader, Ok(answer), Source::Cache, &finished).await?,
-            None => misses.send(leader).await.map_err(|error| broken(&error))?,
+    let questions = parts.cache.ask(&keys, parts.labels).await;
+    sort(&parts, leaders, questions, &onward).await
+}
+
+/// Sends each post on by what is known of its question; hands back those whose question another worker is answering.
+pub(super) async fn sort(
+    parts: &Parts,
+    posts: Vec<Envelope<TokenizedPost>>,
+    questions: Vec<Question>,
+    onward: &Onward,
+) -> Result<Vec<Envelope<TokenizedPost>>, Fatal> {
+    let mut elsewhere = Vec::new();
+    for (post, question) in posts.into_iter().zip(questions) {
+        match question {
+            Question::Answered(answer) => {
+                share(&parts.twins, post, Ok(answer), Source::Cache, &onward.finished).await?;
+            }
+            Question::Open => onward.misses.send(post).await.map_err(|error| broken(&error))?,
+            Question::Elsewhere => elsewhere.push(post),
         }
     }
-    Ok(())
+    Ok(elsewhere)
 }
 
 fn broken(error: &dyn std::fmt::Display) -> Fatal {

@@ -1,7 +1,10 @@
 //! What the road counts as it runs, for the demo's totals and the line logged at the end.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::cache::Counts;
 
 /// Counters; each is only ever added to.
 #[derive(Debug, Default)]
@@ -28,6 +31,8 @@ pub struct Tally {
     pub dead_letters: AtomicU64,
     /// Tombstones passed on.
     pub tombstones: AtomicU64,
+    /// What the cache counts.
+    pub cache: Arc<Counts>,
 }
 
 impl Tally {

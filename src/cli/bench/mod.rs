@@ -129,7 +129,7 @@ impl Bench<'_> {
         for precision in self.precisions()? {
             for instances in self.instances() {
                 let mut loaded = self.load(precision, instances)?;
-                let peak = model::gemm_peak(&self.config.model, &loaded.info.precision)?;
+                let peak = model::gemm_peak(&self.config.model, &loaded.info.precision, loaded.instances.len())?;
                 let mixes = self.mixes(&loaded.prompt)?;
                 if about.is_none() {
                     self.write_files(&mut loaded, &mixes[0])?;

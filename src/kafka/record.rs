@@ -1,0 +1,147 @@
+//! What a finished post becomes on the wire: a verdict, a passed tombstone or a dead letter; and, where the policy flags
+//! a post and a topic for flagged posts is named, the post itself once more, with its verdict in a header.
+
+use std::sync::Arc;
+
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
+
+use super::bounded;
+use crate::config::KafkaSettings;
+use crate::error::Fatal;
+use crate::receipt::{Headers, Original};
+use crate::rejection::{DeadLetterHeaders, Rejected};
+
+/// What a record becomes on its way out.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// An encoded `verdict.v1`.
+    Verdict {
+        /// The value.
+        value: Vec<u8>,
+        /// Deterministic id, also a header, so that duplicates can be told without decoding.
+        verdict_id: String,
+        /// Whether the policy proposes anything but `allow`.
+        flagged: bool,
+    },
+    /// A null value, passed on.
+    Tombstone,
+    /// The post, unchanged, with the reason in headers.
+    DeadLetter(Rejected),
+}
+
+/// Which of our topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Destination {
+    Verdicts,
+    DeadLetters,
+    Flagged,
+}
+
+/// The topics by name, and what every dead letter says of its pool.
+#[derive(Clone)]
+pub(super) struct Topics {
+    verdicts: Arc<str>,
+    dead_letters: Arc<str>,
+    flagged: Option<Arc<str>>,
+    group: Arc<str>,
+}
+
+/// One record, ready to be sent; it borrows from what it was made of.
+pub(super) struct Wire<'a> {
+    pub to: Destination,
+    topic: &'a str,
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
+    headers: OwnedHeaders,
+}
+
+impl Topics {
+    pub(super) fn of(settings: &KafkaSettings) -> Self {
+        Self {
+            verdicts: settings.verdicts.as_str().into(),
+            dead_letters: settings.dead_letters.as_str().into(),
+            flagged: settings.flagged.as_deref().map(Into::into),
+            group: settings.group.as_str().into(),
+        }
+    }
+
+    /// The records that a finished post becomes, one or two.
+    pub(super) fn records<'a>(&'a self, original: &'a Original, outgoing: &'a Outgoing) -> Vec<Wire<'a>> {
+        let key = original.key.as_deref();
+        let post = original.value.as_deref();
+        match outgoing {
+            Outgoing::Verdict { value, verdict_id, flagged } => {
+                let headers = text(source_headers(original), "moderato.verdict_id", verdict_id);
+                let headers = text(headers, "content-type", "application/cloudevents+json");
+                let (to, topic) = (Destination::Verdicts, &*self.verdicts);
+                let mut records = vec![Wire { to, topic, key, value: Some(value), headers }];
+                if let (true, Some(topic)) = (flagged, &self.flagged) {
+                    let (headers, dropped) = bounded::copy(&original.headers);
+                    let headers = add_source(headers, original);
+                    let headers = match dropped {
+                        0 => headers,
+                        count => text(headers, "moderato.headers_dropped", &count.to_string()),
+                    };
+                    let headers = headers.insert(Header { key: "moderato.verdict", value: Some(value) });
+                    records.push(Wire { to: Destination::Flagged, topic, key, value: post, headers });
+                }
+                records
+            }
+            Outgoing::Tombstone => {
+                let headers = source_headers(original);
+                vec![Wire { to: Destination::Verdicts, topic: &self.verdicts, key, value: None, headers }]
+            }
+            Outgoing::DeadLetter(rejected) => {
+                let (headers, dropped) = bounded::copy(&original.headers);
+                let fields = DeadLetterHeaders::new(original, rejected, &self.group).without(dropped).fields();
+                let headers = fields.iter().fold(headers, |headers, (name, value)| text(headers, name, value));
+                vec![Wire { to: Destination::DeadLetters, topic: &self.dead_letters, key, value: post, headers }]
+            }
+        }
+    }
+
+    /// The record that did not arrive ends the worker: nothing may step over it.
+    pub(super) fn undeliverable(&self, to: Destination, error: &KafkaError) -> Fatal {
+        let cause = error.to_string();
+        match to {
+            Destination::Verdicts => Fatal::VerdictUndeliverable { topic: self.verdicts.to_string(), cause },
+            Destination::DeadLetters => Fatal::DeadLetterUndeliverable { topic: self.dead_letters.to_string(), cause },
+            Destination::Flagged => {
+                Fatal::FlaggedUndeliverable { topic: self.flagged.as_deref().unwrap_or_default().to_owned(), cause }
+            }
+        }
+    }
+}
+
+impl<'a> Wire<'a> {
+    /// For the client, with what shall come back with its delivery report.
+    pub(super) fn with<D: rdkafka::util::IntoOpaque>(self, opaque: D) -> BaseRecord<'a, [u8], [u8], D> {
+        let mut record = BaseRecord::with_opaque_to(self.topic, opaque).headers(self.headers);
+        record.payload = self.value;
+        record.key = self.key;
+        record
+    }
+}
+
+/// Where the record came from, on everything that goes to the verdict topic: a tombstone has no value to say it in.
+fn source_headers(original: &Original) -> OwnedHeaders {
+    add_source(OwnedHeaders::new(), original)
+}
+
+fn add_source(headers: OwnedHeaders, original: &Original) -> OwnedHeaders {
+    let headers = text(headers, "moderato.source.topic", &original.topic);
+    let headers = text(headers, "moderato.source.partition", &original.partition.to_string());
+    text(headers, "moderato.source.offset", &original.offset.0.to_string())
+}
+
+fn text(headers: OwnedHeaders, key: &str, value: &str) -> OwnedHeaders {
+    headers.insert(Header { key, value: Some(value.as_bytes()) })
+}
+
+/// A native copy, so that null values and names that are not UTF-8 survive.
+pub(super) fn copy(headers: &Headers) -> OwnedHeaders {
+    let native = headers.0.as_ref().and_then(|any| any.downcast_ref::<OwnedHeaders>());
+    native.map_or_else(OwnedHeaders::new, |headers| headers.as_borrowed().detach())
+}
