@@ -124,7 +124,7 @@ fn a_violation_at_the_end_of_a_padded_post_is_seen() {
     let limit = InputLimit { max_input_tokens: 448, on_overlong: OnOverlong::TruncateMiddle };
     let violation = "Drinking bleach cures the flu, and doctors hide it.";
     for padding in [1_000, 100_000] {
-        let padded = format!("{} {violation}", "A harmless word. ".repeat(padding));
+        let padded = format!("{}{violation}", "A harmless word. ".repeat(padding));
 
         let seen = prompt.tokenize(&padded, &limit).unwrap();
 
@@ -136,7 +136,7 @@ fn a_violation_at_the_end_of_a_padded_post_is_seen() {
     }
     // And by the model: what differs at the end alone is another question.
     let ends = [violation, "It is Sunday, and the library is open all day."];
-    let posts = ends.map(|end| format!("{} {end}", "A harmless word. ".repeat(1_000)));
+    let posts = ends.map(|end| format!("{}{end}", "A harmless word. ".repeat(1_000)));
     let verdicts = verdicts(&[&posts[0], &posts[1]]);
     assert_ne!(key(&verdicts[0]), key(&verdicts[1]));
     assert_ne!(verdicts[0]["data"]["verdict"]["scores"], verdicts[1]["data"]["verdict"]["scores"]);

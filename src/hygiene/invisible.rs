@@ -12,11 +12,12 @@
 //! text says, and they can carry a hidden text.
 
 use icu_properties::props::{
-    BidiControl, CanonicalCombiningClass, DefaultIgnorableCodePoint, ExtendedPictographic, JoiningType,
+    BidiControl, CanonicalCombiningClass, DefaultIgnorableCodePoint, ExtendedPictographic, GeneralCategory, JoiningType,
 };
 use icu_properties::{CodePointMapData, CodePointMapDataBorrowed, CodePointSetData, CodePointSetDataBorrowed};
 
 use super::TextNormalised;
+use super::marks::CATEGORY;
 
 const IGNORABLE: CodePointSetDataBorrowed<'_> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
 const BIDI: CodePointSetDataBorrowed<'_> = CodePointSetData::new::<BidiControl>();
@@ -53,7 +54,16 @@ pub(super) fn is_invisible(c: char) -> bool {
     match c {
         '\t' | '\n' | '\u{b}' | '\u{c}' | '\r' | '\u{85}' => false,
         ' '..='~' => false,
-        _ => c.is_control() || IGNORABLE.contains(c) || BIDI.contains(c),
+        // The category is found at once; the sets are searched.
+        _ => match CATEGORY.get(c) {
+            GeneralCategory::Control => true,
+            GeneralCategory::Format | GeneralCategory::NonspacingMark | GeneralCategory::Unassigned => {
+                IGNORABLE.contains(c) || BIDI.contains(c)
+            }
+            // Hangul's fillers are letters that are blank.
+            GeneralCategory::OtherLetter => matches!(c, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}'),
+            _ => false,
+        },
     }
 }
 

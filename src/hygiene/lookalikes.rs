@@ -15,6 +15,9 @@ const SCRIPT: CodePointMapDataBorrowed<'_, Script> = CodePointMapData::<Script>:
 
 /// `None` where no word mixes Latin with look-alikes.
 pub(super) fn folded(text: &str, changed: &mut TextNormalised) -> Option<String> {
+    if !text.bytes().any(|byte| byte.is_ascii_alphabetic()) || !text.chars().any(is_letter_of_another_script) {
+        return None;
+    }
     let mut out = String::new();
     let (mut copied, mut start) = (0, 0);
     // Runs of letters, digits and marks, each with the one character behind it.
@@ -33,6 +36,11 @@ pub(super) fn folded(text: &str, changed: &mut TextNormalised) -> Option<String>
     }
     out.push_str(&text[copied..]);
     Some(out)
+}
+
+/// Letters before Greek are Latin. Texts without others are spared the work.
+fn is_letter_of_another_script(c: char) -> bool {
+    c >= '\u{370}' && c.is_alphabetic()
 }
 
 fn belongs_to_a_word(c: char) -> bool {

@@ -5,7 +5,7 @@ use icu_properties::{CodePointMapData, CodePointMapDataBorrowed};
 
 use super::TextNormalised;
 
-const CATEGORY: CodePointMapDataBorrowed<'_, GeneralCategory> = CodePointMapData::<GeneralCategory>::new();
+pub(super) const CATEGORY: CodePointMapDataBorrowed<'_, GeneralCategory> = CodePointMapData::<GeneralCategory>::new();
 
 /// Marks in a row that some language writes: Hebrew with points and accents, Tibetan and Burmese stacks come to five.
 const LONGEST: u32 = 6;

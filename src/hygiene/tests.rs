@@ -130,6 +130,22 @@ fn layers_of_tricks_come_off_together() {
 }
 
 #[test]
+fn whatever_unicode_calls_ignorable_or_a_direction_control_is_seen() {
+    use icu_properties::CodePointSetData;
+    use icu_properties::props::{BidiControl, DefaultIgnorableCodePoint};
+    for c in char::MIN..=char::MAX {
+        let named = CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
+            || CodePointSetData::new::<BidiControl>().contains(c);
+        assert_eq!(
+            invisible::is_invisible(c),
+            named || (c.is_control() && !c.is_whitespace()),
+            "{}",
+            c.escape_unicode()
+        );
+    }
+}
+
+#[test]
 fn a_text_of_nothing_to_see_becomes_empty() {
     assert_eq!(cleaned("\u{200b}\u{feff} \u{3164}\u{2060}").trim(), "");
 }

@@ -173,9 +173,7 @@ impl ConsumerThread {
         for _ in 0..RECORDS_A_TURN.min(self.permits.left()).max(1) {
             match self.consumer.poll(wait) {
                 None => break,
-                Some(Ok(message)) => {
-                    deliver(&mut self.ledger, &mut self.permits, &self.topic, &self.parts, &message)?
-                }
+                Some(Ok(message)) => deliver(&mut self.ledger, &mut self.permits, &self.topic, &self.parts, &message)?,
                 Some(Err(error)) => unless_fatal(&error, &self.settings)?,
             }
             wait = Duration::ZERO;
