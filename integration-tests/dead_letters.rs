@@ -111,9 +111,8 @@ fn posts_that_are_put_back_by_reason_are_judged_and_a_second_time_nothing_happen
     assert_eq!(listed["letters"].as_array().unwrap().len(), 5);
 
     let mut worker = pool.start();
-    pool.wait_until_all_is_committed();
     let long_ones: BTreeSet<String> = (0..20).map(|n| format!("long-{n}")).collect();
-    assert!(judged(&kafka.read_all(&pool.verdicts)).is_superset(&long_ones));
+    assert!(judged(&pool.wait_for_verdicts(30)).is_superset(&long_ones));
     worker.sigterm();
     assert_eq!(worker.wait(), 0);
     let (report, exit) = reconcile(&pool, &[]);
@@ -125,7 +124,7 @@ fn posts_that_are_put_back_by_reason_are_judged_and_a_second_time_nothing_happen
 fn are_as_they_came(back: &[Record], before: &[Record], pool: &Pool<'_>) {
     assert_eq!(back.len(), 20);
     for record in back {
-        let original = before.iter().find(|one| one.value == record.value).expect("one that was there");
+        let original = before.iter().find(|one| one.value == record.value).unwrap();
         assert_eq!((&record.key, record.partition), (&original.key, original.partition));
         let (added, own) = record.headers.split_last().unwrap();
         assert_eq!(own, original.headers);

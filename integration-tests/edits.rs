@@ -99,7 +99,8 @@ fn deletes_and_repeats(kafka: &Kafka, setup: impl Fn(&Pool<'_>) -> Setup) -> Vec
     pool.wait_until_all_is_committed();
     pool.post(repeated());
     let records = pool.verdicts_of_all();
-    assert_eq!((records.len(), &records[3].key, &records[3].value), (7, &Some(b"deleted".to_vec()), &None));
+    assert_eq!(records.len(), 7);
+    assert!(records[3].value.is_none(), "the tombstone leaves after the versions that came before it");
     records[4..].iter().map(|verdict| verdict.json()["data"]["answered_by"].as_str().unwrap().to_owned()).collect()
 }
 

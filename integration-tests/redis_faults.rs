@@ -187,7 +187,7 @@ fn a_redis_whose_certificate_is_anothers_or_expired_is_not_asked_and_alters_no_v
     let (kafka, redis) = (kafka!(), redis!());
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path(), "authority").unwrap();
-    for (name, wrong, told) in [("another", Wrong::Name, "NotValidForName"), ("expired", Wrong::Time, "xpired")] {
+    for (name, wrong, told) in [("another", Wrong::Name, "not valid for name"), ("expired", Wrong::Time, "xpired")] {
         let certificate = authority.sign_wrongly(name, wrong);
         let (server, url) = secured::redis_with_certificate(&redis, &authority, &certificate);
         let pool = Pool::named(&kafka, &format!("{name}-"), 1);

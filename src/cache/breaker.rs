@@ -35,6 +35,11 @@ impl Breaker {
         }
     }
 
+    /// Whether it is open, or half open: the last calls failed.
+    pub(super) fn is_open(&self) -> bool {
+        self.open_until.is_some()
+    }
+
     pub(super) fn succeeded(&mut self) -> Option<Change> {
         self.failures = 0;
         self.open_until.take().map(|_| Change::Closed)
@@ -62,11 +67,13 @@ mod tests {
         assert!(breaker.allows(now));
         assert_eq!(breaker.failed(now), Some(Change::Opened));
         assert!(!breaker.allows(now));
+        assert!(breaker.is_open());
         let later = now + PAUSE;
         assert!(breaker.allows(later), "one probe");
         assert!(!breaker.allows(later), "and only one");
         assert_eq!(breaker.succeeded(), Some(Change::Closed));
         assert!(breaker.allows(later));
+        assert!(!breaker.is_open());
     }
 
     #[test]

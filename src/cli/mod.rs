@@ -192,7 +192,7 @@ impl Progress {
     /// One more; the clock is asked seldom.
     fn tick(&mut self, of: &str) {
         self.count += 1;
-        if self.count % 1024 == 0 && Instant::now() >= self.next {
+        if self.count.is_multiple_of(1024) && Instant::now() >= self.next {
             eprintln!("{} {}, now in {of}", self.count, self.what);
             self.next = Instant::now() + Self::EVERY;
         }

@@ -15,4 +15,5 @@ pub mod range;
 mod record;
 pub mod redrive;
 pub mod settings;
+mod transaction;
 mod transactor;

@@ -11,6 +11,7 @@
 
 mod claims;
 mod link;
+mod server;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +20,8 @@ use redis::{Cmd, FromRedisValue, ToRedisArgs, Value};
 use tracing::warn;
 
 use self::claims::Claims;
-use self::link::{Group, Link};
+use self::link::Link;
+use self::server::Group;
 use super::Question;
 use super::counts::{Counts, Sparingly, add};
 use super::post_key::PostKey;
