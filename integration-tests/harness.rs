@@ -7,7 +7,7 @@ use crate::support::pool::{Pool, posts};
 use crate::support::records::Outgoing;
 use crate::test_name;
 
-use crate::support::{PATIENCE, child, eventually, kafka, redis};
+use crate::support::{PATIENCE, child, eventually, kafka, redis, untold};
 
 #[test]
 fn a_record_comes_back_as_it_was_produced() {
@@ -121,5 +121,15 @@ fn the_oracle_sees_what_is_missing_strange_altered_or_out_of_order() {
             Ok(repeated) => assert_eq!(found, Ok(repeated), "{name}"),
             Err(why) => assert!(found.as_ref().is_err_and(|said| said.contains(why)), "{name}: {found:?}"),
         }
+    }
+}
+
+#[test]
+fn a_word_of_a_post_or_of_a_secret_is_found_in_whatever_was_said() {
+    untold::assert_untold(b"{\"level\":\"INFO\"}\n\xff nothing", "a log");
+    for word in [untold::OVERHEARD, "battery", "hunter2"] {
+        let said = format!("a line\n{{\"message\":\"a {word}!\"}}\n");
+        let told = std::panic::catch_unwind(|| untold::assert_untold(said.as_bytes(), "a log"));
+        assert!(told.is_err(), "{word} was not seen");
     }
 }

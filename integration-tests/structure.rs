@@ -25,6 +25,7 @@ const FLOORS: [&[&str]; 6] = [
         "telemetry",
         "fault",
         "suspects",
+        "hygiene",
     ],
 ];
 

@@ -14,6 +14,7 @@ pub mod config;
 pub mod dead_letters;
 pub mod error;
 pub mod fault;
+pub mod hygiene;
 pub mod kafka;
 pub mod model;
 pub mod pipeline;

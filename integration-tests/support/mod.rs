@@ -17,6 +17,7 @@ pub mod records;
 pub mod redis;
 pub mod secured;
 pub mod summary;
+pub mod untold;
 pub mod worker;
 
 use std::fmt::Debug;

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use super::kafka::Kafka;
 use super::records::{Outgoing, Record};
+use super::untold::OVERHEARD;
 use super::worker::{Setup, Worker};
 use super::{PATIENCE, eventually, model, repository};
 
@@ -29,8 +30,9 @@ pub struct Pool<'a> {
     pub state: TempDir,
 }
 
-/// A post that a worker can judge, keyed by its id.
+/// A post that a worker can judge, keyed by its id; its text is to be told nowhere.
 pub fn post(id: &str, text: &str) -> Outgoing {
+    let text = format!("{text} ({OVERHEARD})");
     Outgoing::new(serde_json::json!({ "id": id, "text": text }).to_string()).key(id)
 }
 
@@ -57,6 +59,19 @@ pub fn answered_by(verdicts: &[Record]) -> BTreeMap<String, usize> {
         *count.entry(verdict.json()["data"]["answered_by"].as_str().unwrap_or("?").to_owned()).or_default() += 1;
     }
     count
+}
+
+/// `moderato classify` with the tiny model.
+pub fn classify() -> Setup {
+    let (model, policy) = (model("tiny-fp32"), repository(POLICY));
+    let config = format!("model: {{path: {}, threads: 1}}\npolicy: {}\n", model.display(), policy.display());
+    Setup::new(config).verb("classify")
+}
+
+/// Lines of JSON.
+pub fn lines(output: &[u8]) -> Vec<serde_json::Value> {
+    let lines = output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).expect("a line of JSON")).collect()
 }
 
 /// The label scores, exactly as published.

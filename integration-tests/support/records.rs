@@ -17,6 +17,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::util::Timeout;
 
 use super::kafka::Kafka;
+use super::untold::assert_untold;
 use super::{PATIENCE, block_on, eventually};
 
 /// A record to be produced. `None` for the value is a tombstone.
@@ -86,7 +87,12 @@ impl Record {
 
 impl From<&BorrowedMessage<'_>> for Record {
     fn from(message: &BorrowedMessage<'_>) -> Self {
-        let header = |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
+        let header = |header: Header<'_, &[u8]>| {
+            if header.key.starts_with("moderato.") {
+                assert_untold(header.value.unwrap_or_default(), header.key);
+            }
+            (header.key.to_owned(), header.value.map(<[u8]>::to_vec))
+        };
         Self {
             partition: message.partition(),
             offset: message.offset(),
@@ -173,13 +179,22 @@ impl Kafka {
 
     /// Produces in the order given and waits for every acknowledgement; hands back (partition, offset) of each.
     pub fn produce(&self, topic: &str, records: impl IntoIterator<Item = Outgoing>) -> Vec<(i32, i64)> {
-        let producer: FutureProducer = self
-            .client()
-            .set("enable.idempotence", "true")
-            .set("message.max.bytes", "33554432")
-            .set("linger.ms", "5")
-            .create()
-            .expect("a producer");
+        self.produce_with(topic, records, &[])
+    }
+
+    /// The same with further options of the producer.
+    pub fn produce_with(
+        &self,
+        topic: &str,
+        records: impl IntoIterator<Item = Outgoing>,
+        options: &[(&str, &str)],
+    ) -> Vec<(i32, i64)> {
+        let mut client = self.client();
+        client.set("enable.idempotence", "true").set("message.max.bytes", "33554432").set("linger.ms", "5");
+        for (key, value) in options {
+            client.set(*key, *value);
+        }
+        let producer: FutureProducer = client.create().expect("a producer");
         let sent: Vec<_> = records.into_iter().map(|record| send(&producer, topic, &record)).collect();
         block_on(async {
             let mut placed = Vec::with_capacity(sent.len());

@@ -18,7 +18,7 @@ use crate::pipeline::Road;
 use crate::pipeline::outlet::{Lines, Outlet};
 use crate::pipeline::tally::Tally;
 use crate::receipt::{Envelope, Headers, Offset, Original, RawMessage};
-use crate::verdict::VerdictV1;
+use crate::verdict::{ActionReason, VerdictV1};
 
 #[derive(Debug, Args)]
 pub(super) struct ClassifyArguments {
@@ -215,6 +215,9 @@ fn explain(verdict: &VerdictV1) -> String {
     if let Some(thresholds) = judged.thresholds {
         let act = thresholds.act.map_or("never".to_owned(), |act| act.to_string());
         line(format!("thresholds  {}: review from {}, act from {act}", judged.action_label, thresholds.review));
+    }
+    if judged.action_reason == ActionReason::NotWhollySeen {
+        line("action      review, because the model saw only part of the post".to_owned());
     }
     line(format!(
         "tokens      {} of {} of the post{}, after {} of the shared prompt",

@@ -25,6 +25,7 @@ use crate::error::Fatal;
 use crate::fault::{self, Point};
 use crate::kafka::ledger::Ledger;
 use crate::kafka::membership::Membership;
+use crate::kafka::permits::Permits;
 use crate::receipt::{Envelope, Headers, NextOffset, Offset, Original, Partition, RawMessage, Receipt};
 
 /// Longest wait for a record; also how late a stop or a settled receipt can be noticed while nothing arrives.
@@ -85,7 +86,7 @@ impl Consumer {
             membership,
             topic: Arc::from(settings.posts.as_str()),
             ledger: Ledger::default(),
-            outstanding: 0,
+            permits: Permits::new(parts.max_in_flight),
             paused: false,
             next_commit: Instant::now() + settings.commit_interval,
             settings,
@@ -113,8 +114,8 @@ struct ConsumerThread {
     membership: Arc<Membership>,
     topic: Arc<str>,
     ledger: Ledger,
-    /// Permits taken: records delivered whose receipt has not come back, those of older epochs included.
-    outstanding: usize,
+    /// Taken by records delivered whose receipt has not come back, those of older epochs included.
+    permits: Permits,
     paused: bool,
     next_commit: Instant,
     parts: Parts,
@@ -137,19 +138,18 @@ impl ConsumerThread {
 
     /// Out of permits: wait a moment, then pause, but keep polling, so that the group membership lives. Resume at half.
     fn pause_or_resume(&mut self) {
-        let capacity = self.parts.max_in_flight;
         let deadline = Instant::now() + PATIENCE;
-        while !self.paused && self.outstanding >= capacity {
+        while !self.paused && self.permits.left() == 0 {
             match self.parts.settled.recv_deadline(deadline) {
                 Ok(receipt) => self.settle(receipt),
                 Err(_) => break,
             }
         }
         self.settle_ready();
-        if !self.paused && self.outstanding >= capacity {
+        if !self.paused && self.permits.left() == 0 {
             self.switch(true, &self.ledger.partitions());
             self.paused = true;
-        } else if self.paused && self.outstanding <= capacity / 2 {
+        } else if self.paused && self.permits.half_are_left() {
             self.switch(false, &self.ledger.partitions());
             self.paused = false;
         }
@@ -172,15 +172,16 @@ impl ConsumerThread {
             }
             wait = Duration::ZERO;
         }
-        for _ in 0..RECORDS_A_TURN.min(self.parts.max_in_flight.saturating_sub(self.outstanding)).max(1) {
+        for _ in 0..RECORDS_A_TURN.min(self.permits.left()).max(1) {
             match self.consumer.poll(wait) {
                 None => break,
-                Some(Ok(message)) => {
-                    deliver(&mut self.ledger, &mut self.outstanding, &self.topic, &self.parts, &message)?
-                }
+                Some(Ok(message)) => deliver(&mut self.ledger, &mut self.permits, &self.topic, &self.parts, &message)?,
                 Some(Err(error)) => unless_fatal(&error, &self.settings)?,
             }
             wait = Duration::ZERO;
+            if self.permits.left() == 0 {
+                break;
+            }
         }
         Ok(())
     }
@@ -192,7 +193,7 @@ impl ConsumerThread {
     }
 
     fn settle(&mut self, receipt: Receipt) {
-        self.outstanding -= 1;
+        self.permits.give_back(&receipt);
         let _ = self.ledger.settle(receipt, Instant::now());
     }
 
@@ -330,7 +331,7 @@ impl ConsumerThread {
 /// Takes a permit and enters the record in the ledger before anything else can go wrong with it.
 fn deliver(
     ledger: &mut Ledger,
-    outstanding: &mut usize,
+    permits: &mut Permits,
     topic: &Arc<str>,
     parts: &Parts,
     message: &BorrowedMessage<'_>,
@@ -339,7 +340,7 @@ fn deliver(
     let Some(receipt) = ledger.deliver(message.partition(), Offset(message.offset()), received) else {
         return Ok(());
     };
-    *outstanding += 1;
+    permits.take(&receipt, message.payload_len() + message.key_len());
     let original = Arc::new(original(topic, message));
     let envelope = Envelope { body: RawMessage, receipt, original, received };
     parts.intake.try_send(envelope).map_err(|error| match error {

@@ -114,7 +114,8 @@ mod tests {
 
     fn row(n: u32) -> Envelope<TokenizedPost> {
         let post = Post { id: PostId(n.to_string().into()), text: "A claim.".to_owned(), lang: None, version: None };
-        let tokens = Tokenized { ids: vec![n; 4], tokens_seen: 4, tokens_total: 4, truncated: false, neutralised: 0 };
+        let (ids, truncated, neutralised, normalised) = (vec![n; 4], false, 0, None);
+        let tokens = Tokenized { ids, tokens_seen: 4, tokens_total: 4, truncated, neutralised, normalised };
         let body = TokenizedPost { post, tokens, key: key(n), tokenise: Duration::ZERO, queue: None, classify: None };
         let (offset, timestamp_ms, key, value) = (Offset(n.into()), None, None, None);
         let original =
