@@ -111,9 +111,8 @@ fn posts_that_are_put_back_by_reason_are_judged_and_a_second_time_nothing_happen
     assert_eq!(listed["letters"].as_array().unwrap().len(), 5);
 
     let mut worker = pool.start();
-    pool.wait_until_all_is_committed();
     let long_ones: BTreeSet<String> = (0..20).map(|n| format!("long-{n}")).collect();
-    assert!(judged(&kafka.read_all(&pool.verdicts)).is_superset(&long_ones));
+    assert!(judged(&pool.wait_for_verdicts(30)).is_superset(&long_ones));
     worker.sigterm();
     assert_eq!(worker.wait(), 0);
     let (report, exit) = reconcile(&pool, &[]);

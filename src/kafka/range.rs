@@ -257,8 +257,9 @@ impl Reader {
         }
         self.consumer.assign(&list).map_err(|error| refused(topic, "reading it", &error))?;
         let outcome = self.follow(topic, open, &mut each);
-        let left = self.consumer.unassign().map_err(|error| refused(topic, "reading it", &error));
-        outcome.and(left.map_err(E::from))
+        // Pausing is local and outlives the assignment (librdkafka 1849): nothing is left paused for the next reading.
+        let left = self.consumer.resume(&list).and_then(|()| self.consumer.unassign());
+        outcome.and(left.map_err(|error| refused(topic, "ending to read it", &error).into()))
     }
 
     fn follow<E: From<ReadError>>(

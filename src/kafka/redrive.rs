@@ -3,33 +3,22 @@
 //! The `transactional.id` belongs to the group, so of two at once the later one fences the earlier; and connecting ends
 //! whatever an earlier one left open, so all that was put back before is known by its markers from then on.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::producer::BaseRecord;
 use thiserror::Error;
 
 use crate::config::KafkaSettings;
-use crate::kafka::dead_letter::{Letter, marker};
+use crate::kafka::dead_letter::{self, Letter};
 use crate::kafka::headers;
 use crate::kafka::range::ReadError;
 use crate::kafka::record::copy;
+use crate::kafka::transaction::{Broken, Record, Sent, Transactions};
 use crate::receipt::{Original, Partition};
 
-/// Longest single call to the coordinator; one that takes longer is called again, which resumes it.
-const CALL: Duration = Duration::from_secs(2);
-/// How long `poll` serves delivery reports at a time.
-const SERVE: Duration = Duration::from_millis(10);
-/// Longest wait for the brokers at start, and for an earlier transaction to end.
-const CONNECTING: Duration = Duration::from_secs(60);
 /// Longest transaction that brokers allow, unless their operator changed it.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
-/// What librdkafka's mock cluster calls itself.
-const MOCK: &str = "mockCluster";
 /// Names the dead letter that a post was put back from.
 const ORIGIN: &str = "moderato.redrive.source";
 
@@ -89,10 +78,11 @@ pub struct Parcel {
 
 /// A transactional producer.
 pub struct Redriver {
-    producer: BaseProducer<Reports>,
+    transactions: Transactions<Of>,
     posts: String,
     dead_letters: String,
     id: String,
+    brokers: String,
     patience: Duration,
 }
 
@@ -106,72 +96,50 @@ impl Redriver {
         for key in ["delivery.timeout.ms", "transaction.timeout.ms"] {
             config.set(key, patience.as_millis().to_string());
         }
-        let producer: BaseProducer<Reports> = config
-            .create_with_context(Reports::default())
-            .map_err(|error| ReadError::Asked(format!("kafka.options: {error}")))?;
-        let brokers = settings.brokers.clone();
-        match producer.client().fetch_cluster_id(CONNECTING) {
-            Some(cluster) if cluster.starts_with(MOCK) => return Err(RedriveError::Mock { brokers }),
-            Some(_) => {}
-            None => {
-                let cause = "`moderato check` says why".to_owned();
-                return Err(ReadError::Unreachable { brokers, cause }.into());
-            }
-        }
         let (posts, dead_letters) = (settings.posts.clone(), settings.dead_letters.clone());
-        let redriver = Self { producer, posts, dead_letters, id, patience };
-        redriver.insist(Instant::now() + CONNECTING, |producer| producer.init_transactions(CALL))?;
-        Ok(redriver)
+        let brokers = settings.brokers.clone();
+        match Transactions::connect(&config) {
+            Ok(transactions) => Ok(Self { transactions, posts, dead_letters, id, brokers, patience }),
+            Err(broken) => Err(told(broken, &id, &brokers, |_| String::new())),
+        }
     }
 
     /// One transaction: all of them, or none.
     pub fn put_back(&self, parcels: &[Parcel]) -> Result<(), RedriveError> {
         let deadline = Instant::now() + self.patience;
-        self.insist(deadline, |producer| producer.begin_transaction())?;
-        let sent = self.send_all(parcels, deadline);
-        let ended = sent.and_then(|()| self.insist(deadline, |producer| producer.commit_transaction(CALL)));
-        if let Err(error) = ended {
-            // A fenced one cannot, and its transaction is aborted already.
-            if !matches!(error, RedriveError::Fenced { .. }) {
-                let deadline = Instant::now() + CALL;
-                let _ = self.insist(deadline, |producer| producer.abort_transaction(CALL));
+        let markers: Vec<_> = parcels.iter().map(|parcel| Marker::of(&parcel.letter)).collect();
+        let outcome = self.transactions.begin(deadline).and_then(|()| {
+            let both = |(parcel, marker)| [Sending { parcel, marker: None }, Sending { parcel, marker: Some(marker) }];
+            let records = parcels.iter().zip(&markers).flat_map(both);
+            self.transactions.send(records, Sending::name, |sending, sent| self.record(sending, sent), deadline)?;
+            self.transactions.commit(deadline)
+        });
+        outcome.map_err(|broken| {
+            // A fenced one cannot abort, and its transaction is aborted already.
+            if !matches!(broken, Broken::Fenced) {
+                let _ = self.transactions.abort(Instant::now());
             }
-            return Err(error);
-        }
-        Ok(())
+            told(broken, &self.id, &self.brokers, |what| match what {
+                What::Post => self.posts.clone(),
+                What::Marker => self.dead_letters.clone(),
+            })
+        })
     }
 
-    /// Sends every record and waits for the broker's word on each: so committing has nothing left to wait for.
-    fn send_all(&self, parcels: &[Parcel], deadline: Instant) -> Result<(), RedriveError> {
-        let reports = self.producer.context();
-        *reports.seen() = Seen::default();
-        let mut sent = 0;
-        for Parcel { letter, original } in parcels {
-            self.enqueue(self.post(letter, original), deadline)
-                .map_err(|cause| self.refused(place(letter), &self.posts, &cause))?;
-            let at = format!("redriven/{}/{}", letter.partition, letter.offset);
-            let value = format!("{{\"redriven\":\"{}/{}\"}}", letter.partition, letter.offset);
-            self.enqueue(self.marker(letter, &at, &value), deadline)
-                .map_err(|cause| self.refused(place(letter), &self.dead_letters, &cause))?;
-            sent += 2;
-        }
-        while reports.seen().reported < sent {
-            // librdkafka reports every record by its own deadline, `delivery.timeout.ms`.
-            self.producer.poll(SERVE);
-        }
-        match reports.seen().failed.take() {
-            None => Ok(()),
-            Some((place, topic, cause)) => Err(self.refused(place, &topic, &cause)),
+    fn record<'a>(&'a self, Sending { parcel, marker }: Sending<'a>, sent: Box<Sent<Of>>) -> Record<'a, Of> {
+        match marker {
+            None => self.post(&parcel.letter, &parcel.original, sent),
+            Some(marker) => self.marker(&parcel.letter, marker, sent),
         }
     }
 
     /// The post as it came, with one header more.
-    fn post<'a>(&'a self, letter: &Letter, original: &'a Original) -> Sent<'a> {
+    fn post<'a>(&'a self, letter: &Letter, original: &'a Original, sent: Box<Sent<Of>>) -> Record<'a, Of> {
         let headers = headers::without(copy(&original.headers), &["moderato.error.", ORIGIN]);
         let from = format!("{}/{}/{}", self.dead_letters, letter.partition, letter.offset);
-        let mut record = BaseRecord::with_opaque_to(&self.posts, Box::new(place(letter)));
-        record.partition = Some(letter.post.at.partition);
-        record.headers = Some(headers.insert(Header { key: ORIGIN, value: Some(&from) }));
+        let headers = headers.insert(Header { key: ORIGIN, value: Some(&from) });
+        let mut record = BaseRecord::with_opaque_to(&self.posts, sent).partition(letter.post.at.partition);
+        record = record.headers(headers);
         record.key = original.key.as_deref();
         record.payload = original.value.as_deref();
         record
@@ -179,114 +147,63 @@ impl Redriver {
 
     /// In the dead letter's own partition, behind it: retention takes it later. A key of its own and a value keep it where
     /// the topic is compacted.
-    fn marker<'a>(&'a self, letter: &Letter, key: &'a str, value: &'a str) -> Sent<'a> {
-        let names = marker(&self.dead_letters, letter);
+    fn marker<'a>(&'a self, letter: &Letter, marker: &'a Marker, sent: Box<Sent<Of>>) -> Record<'a, Of> {
+        let names = dead_letter::marker(&self.dead_letters, letter);
         let headers = names
             .iter()
             .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
-        let mut record = BaseRecord::with_opaque_to(&self.dead_letters, Box::new(place(letter)));
-        record.partition = Some(letter.partition);
-        record.headers = Some(headers);
-        record.key = Some(key.as_bytes());
-        record.payload = Some(value.as_bytes());
-        record
-    }
-
-    fn enqueue(&self, mut record: Sent<'_>, deadline: Instant) -> KafkaResult<()> {
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if Instant::now() < deadline =>
-                {
-                    record = back;
-                    self.producer.poll(SERVE);
-                }
-                Err((error, _)) => return Err(error),
-            }
-        }
-    }
-
-    /// Makes a call again for as long as librdkafka says that it may be, with the same arguments: only so is a commit
-    /// whose answer was late not guessed at.
-    fn insist(
-        &self,
-        deadline: Instant,
-        call: impl Fn(&BaseProducer<Reports>) -> KafkaResult<()>,
-    ) -> Result<(), RedriveError> {
-        loop {
-            let (cause, again) = match call(&self.producer) {
-                Ok(()) => return Ok(()),
-                Err(KafkaError::Transaction(error)) => {
-                    if matches!(error.code(), RDKafkaErrorCode::Fenced | RDKafkaErrorCode::InvalidProducerEpoch) {
-                        return Err(RedriveError::Fenced { id: self.id.clone() });
-                    }
-                    (error.string(), error.is_retriable())
-                }
-                Err(KafkaError::Flush(error)) => (error.to_string(), true),
-                Err(error) => (error.to_string(), false),
-            };
-            if !again || Instant::now() >= deadline {
-                let lost = RedriveError::Transaction { id: self.id.clone(), cause };
-                return Err(self.fenced().unwrap_or(lost));
-            }
-            thread::sleep(SERVE);
-        }
-    }
-
-    fn fenced(&self) -> Option<RedriveError> {
-        match self.producer.client().fatal_error() {
-            Some((RDKafkaErrorCode::Fenced | RDKafkaErrorCode::InvalidProducerEpoch, _)) => {
-                Some(RedriveError::Fenced { id: self.id.clone() })
-            }
-            _ => None,
-        }
-    }
-
-    fn refused(&self, (partition, offset): Place, topic: &str, cause: &KafkaError) -> RedriveError {
-        let what = format!("what stands for dead letter {partition}/{offset}");
-        let not_taken = RedriveError::NotTaken { what, topic: topic.to_owned(), cause: cause.to_string() };
-        self.fenced().unwrap_or(not_taken)
+        let record = BaseRecord::with_opaque_to(&self.dead_letters, sent).partition(letter.partition);
+        record.headers(headers).key(marker.key.as_bytes()).payload(marker.value.as_bytes())
     }
 }
 
-type Sent<'a> = BaseRecord<'a, [u8], [u8], Box<Place>>;
-
-/// Partition and offset of a dead letter, for whoever must look at it.
-type Place = (Partition, i64);
-
-fn place(letter: &Letter) -> Place {
-    (letter.partition, letter.offset)
+/// What a marker is made of beside its headers.
+struct Marker {
+    key: String,
+    value: String,
 }
 
-/// Delivery reports of the transaction under way.
-#[derive(Default)]
-struct Reports(Mutex<Seen>);
-
-#[derive(Default)]
-struct Seen {
-    reported: usize,
-    /// The first that failed: of which dead letter, where it was to go, and why.
-    failed: Option<(Place, String, KafkaError)>,
-}
-
-impl Reports {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl Marker {
+    fn of(Letter { partition, offset, .. }: &Letter) -> Self {
+        let value = format!("{{\"redriven\":\"{partition}/{offset}\"}}");
+        Self { key: format!("redriven/{partition}/{offset}"), value }
     }
 }
 
-impl ClientContext for Reports {}
+/// One of the two records that stand for a dead letter.
+struct Sending<'a> {
+    parcel: &'a Parcel,
+    marker: Option<&'a Marker>,
+}
 
-impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<Place>;
+impl Sending<'_> {
+    fn name(&self) -> Of {
+        let what = if self.marker.is_some() { What::Marker } else { What::Post };
+        (self.parcel.letter.partition, self.parcel.letter.offset, what)
+    }
+}
 
-    fn delivery(&self, result: &DeliveryResult<'_>, place: Box<Place>) {
-        let mut seen = self.seen();
-        seen.reported += 1;
-        if let Err((error, message)) = result {
-            let topic = || rdkafka::Message::topic(message).to_owned();
-            seen.failed.get_or_insert_with(|| (*place, topic(), error.clone()));
-        }
+/// Which record of which dead letter.
+type Of = (Partition, i64, What);
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Post,
+    Marker,
+}
+
+fn told(broken: Broken<Of>, id: &str, brokers: &str, topic: impl Fn(What) -> String) -> RedriveError {
+    let (id, brokers) = (id.to_owned(), brokers.to_owned());
+    match broken {
+        Broken::Options(cause) => ReadError::Asked(format!("kafka.options: {cause}")).into(),
+        Broken::Unreachable => ReadError::Unreachable { brokers, cause: "`moderato check` says why".to_owned() }.into(),
+        Broken::Mock => RedriveError::Mock { brokers },
+        Broken::Fenced => RedriveError::Fenced { id },
+        Broken::Abort(cause) | Broken::Lost(cause) => RedriveError::Transaction { id, cause },
+        Broken::Refused((partition, offset, what), error) => RedriveError::NotTaken {
+            what: format!("what stands for dead letter {partition}/{offset}"),
+            topic: topic(what),
+            cause: error.to_string(),
+        },
     }
 }

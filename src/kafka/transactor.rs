@@ -1,5 +1,5 @@
 //! `delivery: exactly_once`: finished posts become visible together with the offsets that they finish, in one transaction
-//! (KIP-98, KIP-447).
+//! (KIP-447).
 //!
 //! Gathers what is finished for at most `commit_interval`, then: begin, send, await the reports, send the offsets, commit.
 //! The model ran before; nothing waits inside a transaction but the broker. A transaction that must be aborted is tried
@@ -8,36 +8,27 @@
 //! (`init_transactions`) makes the broker settle it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::ConsumerGroupMetadata;
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
+use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
-use super::membership::{Membership, Owned};
+use super::membership::Membership;
 use super::publisher::Report;
 use super::record::{Destination, Outgoing, Topics};
+use super::transaction::{Broken, Transactions};
 use crate::config::KafkaSettings;
 use crate::error::Fatal;
+use crate::fault::{self, Point};
 use crate::receipt::{Original, Partition, Receipt};
 
-/// Longest single call to the coordinator; one that takes longer is called again, which resumes it.
-const CALL: Duration = Duration::from_secs(2);
-/// How long `poll` serves delivery reports at a time.
-const SERVE: Duration = Duration::from_millis(1);
 /// Between two attempts, so that a group that is being rebalanced gets on with it.
 const AGAIN: Duration = Duration::from_millis(50);
-/// Longest wait for the broker at start.
-const CONNECTING: Duration = Duration::from_secs(30);
-/// What librdkafka's mock cluster calls itself.
-const MOCK: &str = "mockCluster";
 
 /// A finished post on its way into a transaction.
 pub(super) struct Pending {
@@ -48,27 +39,28 @@ pub(super) struct Pending {
 
 /// The thread that owns the transactional producer.
 pub(super) struct Transactor {
-    producer: BaseProducer<Reports>,
+    transactions: Transactions<Destination>,
     topics: Topics,
     membership: Arc<Membership>,
-    input: Arc<str>,
+    settings: KafkaSettings,
     finished: Receiver<Pending>,
     reports: mpsc::UnboundedSender<Report>,
-    interval: Duration,
     /// Most records in one transaction: beyond it, waiting longer would keep permits from new posts.
     most: usize,
-    patience: Duration,
-    id: String,
 }
 
-/// Why a call did not succeed.
+/// Why an attempt came to nothing.
 enum Trouble {
-    /// No transaction is open: it can be tried once the consumer has heard that its partitions are gone.
+    /// The group has thrown this worker out, and the consumer has not heard of it yet; no transaction was begun.
     ThrownOut,
-    /// The transaction must be aborted; then it can be tried again.
-    Abort(String),
-    /// The worker must end.
-    Fatal(Fatal),
+    /// In the transaction.
+    Broken(Broken<Destination>),
+}
+
+impl From<Broken<Destination>> for Trouble {
+    fn from(broken: Broken<Destination>) -> Self {
+        Self::Broken(broken)
+    }
 }
 
 impl Transactor {
@@ -80,33 +72,16 @@ impl Transactor {
         finished: Receiver<Pending>,
         reports: mpsc::UnboundedSender<Report>,
     ) -> Result<Self, Fatal> {
-        let id = settings.transactional_id();
-        let producer: BaseProducer<Reports> = settings
-            .transactional_producer()
-            .create_with_context(Reports::default())
-            .map_err(|error| Fatal::Kafka { cause: error.to_string() })?;
-        refuse_mock(&producer, settings)?;
-        let transactor = Self {
-            producer,
-            topics: Topics::of(settings),
-            membership,
-            input: settings.posts.as_str().into(),
-            finished,
-            reports,
-            interval: settings.commit_interval,
-            most: most.max(1),
-            patience: settings.delivery_timeout,
-            id,
-        };
-        let deadline = Instant::now() + CONNECTING.max(settings.delivery_timeout);
-        let init = |producer: &BaseProducer<Reports>| producer.init_transactions(CALL);
-        transactor.insist("init_transactions", deadline, init).map_err(|trouble| transactor.ended_by(trouble))?;
-        info!(transactional_id = transactor.id, "exactly once: transactions are ready");
-        Ok(transactor)
+        let topics = Topics::of(settings);
+        let transactions = Transactions::connect(&settings.transactional_producer());
+        let transactions = transactions.map_err(|broken| fatal(broken, settings, &topics))?;
+        info!(transactional_id = settings.transactional_id(), "exactly once: transactions are ready");
+        let (settings, most) = (settings.clone(), most.max(1));
+        Ok(Self { transactions, topics, membership, settings, finished, reports, most })
     }
 
-    /// Starts the thread; it ends when the road has closed or its reports find nobody.
-    pub(super) fn spawn(mut self) -> Result<(), Fatal> {
+    /// Starts the thread; it ends when the road has closed, or with a fatal report.
+    pub(super) fn spawn(self) -> Result<(), Fatal> {
         let spawned = thread::Builder::new().name("transactor".to_owned()).spawn(move || {
             if let Err(fatal) = self.run() {
                 let _ = self.reports.send(Err(fatal));
@@ -115,7 +90,7 @@ impl Transactor {
         spawned.map(drop).map_err(|error| Fatal::Internal { part: "transactor", cause: error.to_string() })
     }
 
-    fn run(&mut self) -> Result<(), Fatal> {
+    fn run(&self) -> Result<(), Fatal> {
         while let Ok(first) = self.finished.recv() {
             let pending = self.gather(first);
             self.deliver(&pending)?;
@@ -127,7 +102,7 @@ impl Transactor {
     }
 
     fn gather(&self, first: Pending) -> Vec<Pending> {
-        let deadline = Instant::now() + self.interval;
+        let deadline = Instant::now() + self.settings.commit_interval;
         let mut pending = vec![first];
         while pending.len() < self.most {
             match self.finished.recv_deadline(deadline) {
@@ -140,20 +115,27 @@ impl Transactor {
 
     /// Tries until all of it is committed or belongs to another worker.
     fn deliver(&self, pending: &[Pending]) -> Result<(), Fatal> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.settings.delivery_timeout;
+        let ended_by = |broken| fatal(broken, &self.settings, &self.topics);
         loop {
             let cause = match self.attempt(pending, deadline) {
                 Ok(()) => return Ok(()),
-                Err(Trouble::Fatal(fatal)) => return Err(fatal),
                 Err(Trouble::ThrownOut) => "this worker was thrown out of its group".to_owned(),
-                Err(Trouble::Abort(cause)) => {
-                    self.abort(deadline)?;
+                Err(Trouble::Broken(Broken::Abort(cause))) => {
+                    self.transactions.abort(deadline).map_err(ended_by)?;
                     cause
                 }
+                Err(Trouble::Broken(broken @ Broken::Refused(..))) => {
+                    // The refusal is what is told; an abort that fails too is the broker's to settle.
+                    let _ = self.transactions.abort(Instant::now());
+                    return Err(ended_by(broken));
+                }
+                Err(Trouble::Broken(broken)) => return Err(ended_by(broken)),
             };
             warn!(cause, records = pending.len(), "no transaction; trying again with what is still ours");
             if Instant::now() >= deadline {
-                return Err(self.lost(&format!("no transaction went through within kafka.delivery_timeout: {cause}")));
+                let cause = format!("no transaction went through within kafka.delivery_timeout: {cause}");
+                return Err(ended_by(Broken::Lost(cause)));
             }
             thread::sleep(AGAIN);
         }
@@ -168,66 +150,15 @@ impl Transactor {
             return Ok(());
         }
         let member = self.membership.metadata().ok_or(Trouble::ThrownOut)?;
-        self.insist("begin_transaction", deadline, |producer| producer.begin_transaction())?;
-        self.send(&ours, deadline)?;
-        self.commit(&ours, &member, &owned, deadline)?;
+        self.transactions.begin(deadline)?;
+        let records = ours.iter().flat_map(|pending| self.topics.records(&pending.original, &pending.outgoing));
+        self.transactions.send(records, |wire| wire.to, |wire, sent| wire.with(sent), deadline)?;
+        fault::reach(Point::InsideTransaction);
+        let offsets = self.offsets(&ours).map_err(|error| Broken::Lost(error.to_string()))?;
+        self.transactions.send_offsets(&offsets, &member, deadline)?;
+        self.transactions.commit(deadline)?;
         debug!(records = ours.len(), "transaction committed");
         Ok(())
-    }
-
-    /// Sends every record and waits for the broker's word on each, so that committing has nothing left to wait for.
-    fn send(&self, ours: &[&Pending], deadline: Instant) -> Result<(), Trouble> {
-        let attempt = self.producer.context().begin();
-        let mut sent = 0;
-        for Pending { original, outgoing, .. } in ours {
-            for wire in self.topics.records(original, outgoing) {
-                let to = wire.to;
-                let record = wire.with(Box::new(Sent { attempt, to }));
-                self.enqueue(record, deadline).map_err(|error| self.unsent(to, &error))?;
-                sent += 1;
-            }
-        }
-        loop {
-            let (reported, failed) = self.producer.context().seen();
-            if let Some((to, error)) = failed {
-                return Err(self.unsent(to, &error));
-            }
-            if reported >= sent {
-                return Ok(());
-            }
-            // librdkafka reports every record by its own deadline, `delivery.timeout.ms`.
-            self.producer.poll(SERVE);
-        }
-    }
-
-    fn enqueue(&self, mut record: Record<'_>, deadline: Instant) -> Result<(), KafkaError> {
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if Instant::now() < deadline =>
-                {
-                    record = back;
-                    self.producer.poll(SERVE);
-                }
-                Err((error, _)) => return Err(error),
-            }
-        }
-    }
-
-    /// The lock is handed in as proof that it is held.
-    fn commit(
-        &self,
-        ours: &[&Pending],
-        member: &ConsumerGroupMetadata,
-        _owned: &Owned,
-        deadline: Instant,
-    ) -> Result<(), Trouble> {
-        let offsets = self.offsets(ours).map_err(|error| Trouble::Fatal(self.lost(&error.to_string())))?;
-        self.insist("send_offsets_to_transaction", deadline, |producer| {
-            producer.send_offsets_to_transaction(&offsets, member, CALL)
-        })?;
-        self.insist("commit_transaction", deadline, |producer| producer.commit_transaction(CALL))
     }
 
     /// One past the last of each partition: records come in the order of their partition, without gaps.
@@ -238,162 +169,24 @@ impl Transactor {
         }
         let mut list = TopicPartitionList::with_capacity(next.len());
         for (partition, next) in next {
-            list.add_partition_offset(&self.input, partition, rdkafka::Offset::Offset(next))?;
+            list.add_partition_offset(&self.settings.posts, partition, rdkafka::Offset::Offset(next))?;
         }
         Ok(list)
     }
-
-    fn abort(&self, deadline: Instant) -> Result<(), Fatal> {
-        // Beyond the deadline too: an open transaction keeps readers of committed records waiting.
-        let deadline = deadline.max(Instant::now() + CALL);
-        let abort = |producer: &BaseProducer<Reports>| producer.abort_transaction(CALL);
-        self.insist("abort_transaction", deadline, abort).map_err(|trouble| self.ended_by(trouble))
-    }
-
-    fn ended_by(&self, trouble: Trouble) -> Fatal {
-        match trouble {
-            Trouble::Fatal(fatal) => fatal,
-            Trouble::Abort(cause) => self.lost(&cause),
-            Trouble::ThrownOut => self.lost("this worker was thrown out of its group"),
-        }
-    }
-
-    /// Asks librdkafka's three questions of an error, in its order. A call that may be made again is, with the same
-    /// arguments: only so is a commit whose answer was late not guessed at.
-    fn insist(
-        &self,
-        call: &'static str,
-        deadline: Instant,
-        run: impl Fn(&BaseProducer<Reports>) -> KafkaResult<()>,
-    ) -> Result<(), Trouble> {
-        loop {
-            let error = match run(&self.producer) {
-                Ok(()) => return Ok(()),
-                Err(KafkaError::Transaction(error)) => error,
-                // Flushing takes its time like a call; everything that could be waited for has been.
-                Err(KafkaError::Flush(_)) if Instant::now() < deadline => continue,
-                Err(other) => return Err(Trouble::Fatal(self.lost(&format!("{call}: {other}")))),
-            };
-            let said = format!("{call}: {} ({})", error.string(), error.name());
-            if error.is_fatal() {
-                return Err(Trouble::Fatal(self.fatal(&error, &said)));
-            } else if error.txn_requires_abort() {
-                return Err(Trouble::Abort(said));
-            } else if !error.is_retriable() {
-                return Err(Trouble::Fatal(self.lost(&said)));
-            } else if Instant::now() >= deadline {
-                let cause = format!("{said}, for longer than kafka.delivery_timeout");
-                return Err(Trouble::Fatal(self.lost(&cause)));
-            }
-            debug!(said, "calling again");
-            self.producer.poll(SERVE);
-        }
-    }
-
-    /// A record that the broker does not take is the same trouble as in the other mode; one that was dropped because the
-    /// transaction is broken is not at fault itself.
-    fn unsent(&self, to: Destination, error: &KafkaError) -> Trouble {
-        use RDKafkaErrorCode::{Fatal as FatalCode, Fenced, InvalidProducerEpoch, PurgeInflight, PurgeQueue, State};
-        match error.rdkafka_error_code() {
-            Some(Fenced | InvalidProducerEpoch | FatalCode) => Trouble::Fatal(self.fenced_or(&error.to_string())),
-            Some(PurgeInflight | PurgeQueue | State) => Trouble::Abort(error.to_string()),
-            _ => {
-                let _ = self.producer.abort_transaction(CALL);
-                Trouble::Fatal(self.topics.undeliverable(to, error))
-            }
-        }
-    }
-
-    fn fatal(&self, error: &RDKafkaError, said: &str) -> Fatal {
-        use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch};
-        match error.code() {
-            Fenced | InvalidProducerEpoch => Fatal::Fenced { transactional_id: self.id.clone() },
-            _ => self.fenced_or(said),
-        }
-    }
-
-    fn fenced_or(&self, said: &str) -> Fatal {
-        match self.producer.client().fatal_error() {
-            Some((RDKafkaErrorCode::Fenced | RDKafkaErrorCode::InvalidProducerEpoch, _)) => {
-                Fatal::Fenced { transactional_id: self.id.clone() }
-            }
-            Some((_, reason)) => self.lost(&format!("{said}: {reason}")),
-            None => self.lost(said),
-        }
-    }
-
-    fn lost(&self, cause: &str) -> Fatal {
-        Fatal::Kafka { cause: format!("transactional.id {}: {cause}", self.id) }
-    }
 }
 
-/// What comes back with the report of a record.
-pub(super) struct Sent {
-    /// Reports of an aborted transaction may come during the next.
-    attempt: u64,
-    to: Destination,
-}
-
-type Record<'a> = rdkafka::producer::BaseRecord<'a, [u8], [u8], Box<Sent>>;
-
-/// The mock cluster takes transactions and keeps nothing of them: with it the promise would be empty.
-fn refuse_mock(producer: &BaseProducer<Reports>, settings: &KafkaSettings) -> Result<(), Fatal> {
-    match producer.client().fetch_cluster_id(CONNECTING) {
-        Some(id) if id.starts_with(MOCK) => Err(Fatal::Kafka {
+fn fatal(broken: Broken<Destination>, settings: &KafkaSettings, topics: &Topics) -> Fatal {
+    let id = settings.transactional_id();
+    match broken {
+        Broken::Fenced => Fatal::Fenced { transactional_id: id },
+        Broken::Refused(to, error) => topics.undeliverable(to, &error),
+        Broken::Mock => Fatal::Kafka {
             cause: format!(
-                "{} is librdkafka's mock cluster, which accepts transactions and stores none; set kafka.delivery: \
-                 at_least_once, or kafka.brokers to an Apache Kafka",
+                "{}: {broken}; set kafka.delivery: at_least_once, or kafka.brokers to an Apache Kafka",
                 settings.brokers
             ),
-        }),
-        Some(_) => Ok(()),
-        None => Err(Fatal::Kafka { cause: format!("no answer from {}; `moderato check` says why", settings.brokers) }),
-    }
-}
-
-/// Delivery reports of the transaction under way.
-#[derive(Default)]
-pub(super) struct Reports(Mutex<Seen>);
-
-#[derive(Default)]
-struct Seen {
-    attempt: u64,
-    reported: usize,
-    failed: Option<(Destination, KafkaError)>,
-}
-
-impl Reports {
-    /// The number of a new attempt, whose reports are counted from here on.
-    fn begin(&self) -> u64 {
-        let mut seen = self.seen_mut();
-        *seen = Seen { attempt: seen.attempt + 1, ..Seen::default() };
-        seen.attempt
-    }
-
-    fn seen(&self) -> (usize, Option<(Destination, KafkaError)>) {
-        let seen = self.seen_mut();
-        (seen.reported, seen.failed.clone())
-    }
-
-    fn seen_mut(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for Reports {}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<Sent>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
-        let mut seen = self.seen_mut();
-        if seen.attempt != sent.attempt {
-            return;
-        }
-        seen.reported += 1;
-        if let Err((error, _)) = result {
-            // The first one is the cause; those after it follow from it.
-            seen.failed.get_or_insert((sent.to, error.clone()));
-        }
+        },
+        Broken::Unreachable | Broken::Options(_) => Fatal::Kafka { cause: format!("{}: {broken}", settings.brokers) },
+        Broken::Abort(_) | Broken::Lost(_) => Fatal::Kafka { cause: format!("transactional.id {id}: {broken}") },
     }
 }

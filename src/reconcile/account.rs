@@ -154,7 +154,6 @@ impl Account {
     }
 
     /// Bytes of memory.
-    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         self.partitions.values().map(|part| part.records.bytes() + part.flagged.bytes()).sum()
     }

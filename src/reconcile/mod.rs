@@ -113,6 +113,8 @@ type Offsets = BTreeMap<Partition, i64>;
 impl Range<'_> {
     fn resolve(&self, request: &Request, group: &str) -> Result<(Vec<Span>, Offsets), ReadError> {
         let committed = self.reader.committed(self.topic, self.extents)?;
+        let from = self.offsets(&request.from, "--from", &committed)?;
+        let to = self.offsets(&request.to, "--to", &committed)?;
         let any = self.extents.iter().any(|extent| extent.low < extent.stable);
         if request.to == Place::Committed && committed.is_empty() && any {
             return Err(ReadError::Asked(format!(
@@ -120,8 +122,6 @@ impl Range<'_> {
                 self.topic
             )));
         }
-        let from = self.offsets(&request.from, "--from", &committed)?;
-        let to = self.offsets(&request.to, "--to", &committed)?;
         let span = |extent: &Extent| {
             let partition = extent.partition;
             let start = from.get(&partition).map_or(extent.low, |from| (*from).max(extent.low));
@@ -289,6 +289,7 @@ impl<'a> Clerk<'a> {
             self.report.missing.add(Missing { partition, offset }, self.request.list);
         }
         let report = &mut self.report;
+        report.account_bytes = self.account.bytes();
         let duplicates =
             if self.request.allow_repeats { report.duplicates_that_differ } else { report.duplicates.count };
         let faults = report.missing.count + report.strangers.count + duplicates;

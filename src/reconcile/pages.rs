@@ -42,7 +42,6 @@ impl Pages {
     }
 
     /// Bytes of memory.
-    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         let made = self.pages.iter().flatten().count();
         self.pages.capacity() * size_of::<Option<Page>>() + made * PAGE * size_of::<u32>()
