@@ -52,10 +52,19 @@ fn twenty_thousand_posts_of_five_hundred_texts_on_three_workers_run_each_text_on
     let pool = Pool::new(&kafka, 6);
     let start = || pool.cached(&redis.url, &redis.name("cache")).start();
     let workers = vec![start(), start(), start()];
-    eventually("three workers share the partitions", PATIENCE, || kafka.members(&pool.group), |members| *members == 3);
+    let assigned = |line: &str| line.contains("partitions assigned") && !line.contains("\"[]\"");
+    let consumes = |worker: &&Worker| worker.log().lines().any(assigned);
+    eventually(
+        "three workers have partitions",
+        PATIENCE,
+        || workers.iter().filter(consumes).count(),
+        |count| *count == 3,
+    );
 
-    let text = |n: usize| format!("Claim {}: it was never tested.", n * 7919 % TEXTS);
-    pool.post((0..20_000).map(|n| post(&format!("p-{n}"), &text(n))));
+    // Every partition has the same long texts in the same order, so that the workers meet.
+    let text = |n: usize| format!("Claim {}: it was never tested. ", n / 6 % TEXTS).repeat(10);
+    let partition = |n: usize| i32::try_from(n % 6).unwrap();
+    pool.post((0..20_000).map(|n| post(&format!("p-{n}"), &text(n)).partition(partition(n))));
     let verdicts = pool.verdicts_of_all();
 
     assert_eq!((verdicts.len(), judged(&verdicts).len()), (20_000, 20_000));
