@@ -2,23 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::pool::POLICY;
-use crate::support::worker::Setup;
-use crate::support::{model, repository};
-
-fn classify() -> Setup {
-    let (model, policy) = (model("tiny-fp32"), repository(POLICY));
-    let config = format!("model: {{path: {}, threads: 1}}\npolicy: {}\n", model.display(), policy.display());
-    Setup::new(config).verb("classify")
-}
-
-fn lines(output: &[u8]) -> Vec<Value> {
-    output
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| serde_json::from_slice(line).unwrap())
-        .collect()
-}
+use crate::support::pool::{classify, lines};
 
 #[test]
 fn one_text_is_judged_and_explained() {

@@ -111,6 +111,12 @@ fn write_listed(folder: &Path, name: &str, content: &[u8]) {
             entry["sha256"] = hex::encode(Sha256::digest(content)).into();
         }
     }
+    write_manifest(&path, manifest);
+}
+
+/// Without the manifest's own digest, as older exporters wrote it.
+fn write_manifest(path: &Path, mut manifest: serde_json::Value) {
+    manifest.as_object_mut().unwrap().remove("digest");
     fs::write(path, manifest.to_string()).unwrap();
 }
 
@@ -182,7 +188,7 @@ fn with_graph(name: &str, file: &str) -> TempDir {
     manifest["graphs"]["classify"]["file"] = file.into();
     // Not through the link: that would change the original.
     fs::remove_file(&path).unwrap();
-    fs::write(path, manifest.to_string()).unwrap();
+    write_manifest(&path, manifest);
     copy
 }
 
@@ -288,14 +294,94 @@ fn an_altered_weight_is_refused_before_anything_is_loaded() {
     assert!(error.to_string().contains("weights.bin was altered"), "{error}");
 }
 
+/// The refusal of a spoilt folder, before the library is even looked for: were it, that would be what is missing.
+fn refused_unopened(folder: &Path) -> String {
+    let mut asked = settings(folder.to_owned(), GraphChoice::Auto);
+    asked.onnxruntime = Some(PathBuf::from("/nowhere/libonnxruntime.so"));
+    let error = refusal(&asked);
+    assert_eq!(error.code(), "model_folder_invalid", "{error}");
+    error.to_string()
+}
+
+fn names_of(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
+#[test]
+fn one_flipped_bit_in_any_file_of_the_folder_is_refused_by_the_files_name() {
+    let copy = copy_of_tiny();
+    let names = names_of(copy.path());
+    assert!(names.len() > 6 && names.contains(&"manifest.json".to_owned()), "{names:?}");
+    for name in names {
+        let path = copy.path().join(&name);
+        let whole = fs::read(&path).unwrap();
+        for at in [0, whole.len() / 3, whole.len() / 2, whole.len() - 2] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            let refused = refused_unopened(copy.path());
+            assert!(refused.contains(&name), "{name}, byte {at}: {refused}");
+        }
+        fs::write(&path, whole).unwrap();
+    }
+}
+
+#[test]
+fn no_byte_of_the_manifest_can_be_altered() {
+    let copy = copy_of_tiny();
+    let path = copy.path().join("manifest.json");
+    let whole = fs::read(&path).unwrap();
+    for at in 0..whole.len() - 1 {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 2;
+        fs::write(&path, &bytes).unwrap();
+        let refused = refused_unopened(copy.path());
+        assert!(refused.contains("manifest.json"), "byte {at}: {refused}");
+    }
+}
+
+#[test]
+fn a_link_in_the_place_of_any_file_is_refused_by_the_files_name() {
+    let (copy, elsewhere) = (copy_of_tiny(), copy_of_tiny());
+    for name in names_of(copy.path()) {
+        let path = copy.path().join(&name);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path().join(&name), &path).unwrap();
+        let refused = refused_unopened(copy.path());
+        assert!(refused.contains(&format!("{name} is a symbolic link")), "{refused}");
+        fs::remove_file(&path).unwrap();
+        fs::copy(elsewhere.path().join(&name), &path).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_the_manifest_leaves_out_is_refused_by_its_name() {
+    let copy = copy_of_tiny();
+    let path = copy.path().join("manifest.json");
+    let whole: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    // Without its tokenizer, its graph or its weights, a model cannot be loaded.
+    for name in ["tokenizer.json", "tokenizer_config.json", "classify.onnx", "weights.bin"] {
+        let mut manifest = whole.clone();
+        manifest["files"].as_array_mut().unwrap().retain(|entry| entry["path"] != name);
+        write_manifest(&path, manifest);
+        let error = refusal(&settings(copy.path().to_owned(), GraphChoice::Auto));
+        assert_eq!(error.code(), "model_folder_invalid");
+        assert!(error.to_string().contains(name), "{name}: {error}");
+    }
+}
+
 #[test]
 fn a_graph_that_reaches_outside_its_folder_is_refused() {
-    let copy = copy_of_tiny();
-    let graph = fs::read(copy.path().join("classify.onnx")).unwrap();
-    write_listed(copy.path(), "classify.onnx", &replace(&graph, b"weights.bin", b"../../a.bin"));
-    let error = refusal(&settings(copy.path().to_owned(), GraphChoice::Auto));
-    assert_eq!(error.code(), "model_folder_invalid");
-    assert!(error.to_string().contains("external data outside the folder"), "{error}");
+    let graph = fs::read(folder("tiny-fp32").join("classify.onnx")).unwrap();
+    for location in [b"../../a.bin", b"/etc/passwd"] {
+        let copy = copy_of_tiny();
+        write_listed(copy.path(), "classify.onnx", &replace(&graph, b"weights.bin", location));
+        let error = refusal(&settings(copy.path().to_owned(), GraphChoice::Auto));
+        assert_eq!(error.code(), "model_folder_invalid");
+        assert!(error.to_string().contains("external data outside the folder"), "{error}");
+        assert!(error.to_string().contains("classify.onnx"), "{error}");
+    }
 }
 
 #[test]

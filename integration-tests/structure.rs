@@ -12,7 +12,21 @@ const FLOORS: [&[&str]; 6] = [
     &["app", "admin", "shutdown", "replay", "eval", "reconcile", "dead_letters"],
     &["pipeline"],
     &["kafka", "cache", "model"],
-    &["post", "verdict", "rejection", "receipt", "policy", "policy_tests", "error", "config", "samples", "telemetry"],
+    &[
+        "post",
+        "verdict",
+        "rejection",
+        "receipt",
+        "policy",
+        "policy_tests",
+        "error",
+        "config",
+        "samples",
+        "telemetry",
+        "fault",
+        "suspects",
+        "hygiene",
+    ],
 ];
 
 /// Client libraries, and the beginnings of the paths that may name them.

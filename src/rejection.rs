@@ -27,11 +27,13 @@ pub enum Reason {
     ControlToken,
     /// The model failed on this post twice, the second time alone.
     ModelRefused,
+    /// The process ended while it ran this post, `limits.max_attempts` times.
+    Poison,
 }
 
 impl Reason {
     /// All reasons, for the README's table and its test.
-    pub const ALL: [Reason; 8] = [
+    pub const ALL: [Reason; 9] = [
         Reason::PostTooLarge,
         Reason::NotUtf8,
         Reason::NotJson,
@@ -40,6 +42,7 @@ impl Reason {
         Reason::TooManyTokens,
         Reason::ControlToken,
         Reason::ModelRefused,
+        Reason::Poison,
     ];
 
     /// The stable code.
@@ -53,6 +56,7 @@ impl Reason {
             Reason::TooManyTokens => "too_many_tokens",
             Reason::ControlToken => "control_token",
             Reason::ModelRefused => "model_refused",
+            Reason::Poison => "poison",
         }
     }
 }
@@ -104,7 +108,7 @@ impl Rejected {
 }
 
 /// `dead_letter.v1`: the headers that a dead letter carries beside the post's own. Key, value and the post's headers
-/// are exactly as they came; every value here is UTF-8 text.
+/// are exactly as they came, but for headers beyond 256 or 64 KiB, which are dropped; every value here is UTF-8 text.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(title = "dead_letter.v1")]
 pub struct DeadLetterHeaders {
@@ -135,6 +139,9 @@ pub struct DeadLetterHeaders {
     /// Version of the worker.
     #[serde(rename = "moderato.error.worker_version")]
     pub worker_version: &'static str,
+    /// How many of the post's headers were dropped, decimal; left out where none was.
+    #[serde(rename = "moderato.error.headers_dropped", skip_serializing_if = "Option::is_none")]
+    pub headers_dropped: Option<String>,
 }
 
 /// Longest message in a header, in bytes.
@@ -157,7 +164,14 @@ impl DeadLetterHeaders {
             timestamp_ms: original.timestamp_ms.map(|ms| ms.to_string()).unwrap_or_default(),
             group: group.to_owned(),
             worker_version: env!("CARGO_PKG_VERSION"),
+            headers_dropped: None,
         }
+    }
+
+    /// Says that so many of the post's headers are not on the dead letter.
+    #[must_use]
+    pub fn without(self, dropped: usize) -> Self {
+        Self { headers_dropped: (dropped > 0).then(|| dropped.to_string()), ..self }
     }
 
     /// Names and values, in order: the names exist once, in the schema.

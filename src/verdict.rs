@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::hygiene::TextNormalised;
 use crate::policy::Action;
 use crate::receipt::Original;
 
@@ -134,6 +135,9 @@ pub struct VerdictData<'a> {
     pub model: ModelRef<'a>,
     /// What was judged.
     pub input: InputRef<'a>,
+    /// What was done to the text before the model read it; left out where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<Security>,
     /// Where the answer came from.
     pub answered_by: Source,
     /// Milliseconds spent on this post.
@@ -155,12 +159,32 @@ pub struct Judgement<'a> {
     pub scores: BTreeMap<Cow<'a, str>, f64>,
     /// Probability that the model gave to tokens that are no label, 0 to 1: high means that it was confused.
     pub outside_labels: f64,
-    /// What the policy proposes: the strictest that any label's thresholds call for.
+    /// What is proposed: the strictest that any label's thresholds call for; but a post that the model did not see
+    /// whole is never allowed, it is for a person.
     pub action: Action,
-    /// The label whose score decided the action.
+    /// What decided the action.
+    pub action_reason: ActionReason,
+    /// The label whose score called for the action; the first of the scores where none did.
     pub action_label: Cow<'a, str>,
     /// The thresholds of that label, if the policy gives it any.
     pub thresholds: Option<crate::policy::Thresholds>,
+}
+
+/// What decided an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionReason {
+    /// The scores, by the policy's thresholds.
+    Thresholds,
+    /// The scores alone would have allowed the post, but the model saw only part of it.
+    NotWhollySeen,
+}
+
+/// Defences that a post set off.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+pub struct Security {
+    /// What text hygiene changed, in characters: the model read the text without it.
+    pub text_normalised: TextNormalised,
 }
 
 /// Which policy.
@@ -208,7 +232,7 @@ pub struct InputRef<'a> {
     pub text_sha256: Cow<'a, str>,
     /// Whether the model saw only part of the post.
     pub truncated: bool,
-    /// Post tokens that the model saw.
+    /// Post tokens that the model saw, of the text after hygiene.
     pub tokens_seen: usize,
     /// Post tokens in all; a lower bound when the post was cut before tokenising.
     pub tokens_total: usize,

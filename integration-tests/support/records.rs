@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -15,6 +17,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::util::Timeout;
 
 use super::kafka::Kafka;
+use super::untold::assert_untold;
 use super::{PATIENCE, block_on, eventually};
 
 /// A record to be produced. `None` for the value is a tombstone.
@@ -84,7 +87,12 @@ impl Record {
 
 impl From<&BorrowedMessage<'_>> for Record {
     fn from(message: &BorrowedMessage<'_>) -> Self {
-        let header = |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.map(<[u8]>::to_vec));
+        let header = |header: Header<'_, &[u8]>| {
+            if header.key.starts_with("moderato.") {
+                assert_untold(header.value.unwrap_or_default(), header.key);
+            }
+            (header.key.to_owned(), header.value.map(<[u8]>::to_vec))
+        };
         Self {
             partition: message.partition(),
             offset: message.offset(),
@@ -119,6 +127,28 @@ impl Kafka {
         name
     }
 
+    /// Deletes a topic, and waits until it is gone.
+    pub fn delete_topic(&self, topic: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        for deleted in block_on(admin.delete_topics(&[topic], &options)).expect("the broker answers") {
+            deleted.unwrap_or_else(|(topic, error)| panic!("topic {topic} was not deleted: {error}"));
+        }
+        let consumer: BaseConsumer = self.client().create().expect("a consumer");
+        eventually("the topic is gone", PATIENCE, || leaders(&consumer, topic), |led| *led == 0);
+    }
+
+    /// Gives a topic so many partitions in all.
+    pub fn add_partitions(&self, topic: &str, count: i32) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
+        let wanted = NewPartitions::new(topic, usize::try_from(count).expect("a count"));
+        for grown in block_on(admin.create_partitions([&wanted], &AdminOptions::new())).expect("the broker answers") {
+            grown.unwrap_or_else(|(topic, error)| panic!("topic {topic} got no more partitions: {error}"));
+        }
+        let consumer: BaseConsumer = self.client().create().expect("a consumer");
+        eventually("every partition has a leader", PATIENCE, || leaders(&consumer, topic), |led| *led == count);
+    }
+
     /// Changes one setting of a topic, as an operator would who mends it.
     pub fn alter(&self, topic: &str, key: &str, value: &str) {
         let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
@@ -149,13 +179,22 @@ impl Kafka {
 
     /// Produces in the order given and waits for every acknowledgement; hands back (partition, offset) of each.
     pub fn produce(&self, topic: &str, records: impl IntoIterator<Item = Outgoing>) -> Vec<(i32, i64)> {
-        let producer: FutureProducer = self
-            .client()
-            .set("enable.idempotence", "true")
-            .set("message.max.bytes", "33554432")
-            .set("linger.ms", "5")
-            .create()
-            .expect("a producer");
+        self.produce_with(topic, records, &[])
+    }
+
+    /// The same with further options of the producer.
+    pub fn produce_with(
+        &self,
+        topic: &str,
+        records: impl IntoIterator<Item = Outgoing>,
+        options: &[(&str, &str)],
+    ) -> Vec<(i32, i64)> {
+        let mut client = self.client();
+        client.set("enable.idempotence", "true").set("message.max.bytes", "33554432").set("linger.ms", "5");
+        for (key, value) in options {
+            client.set(*key, *value);
+        }
+        let producer: FutureProducer = client.create().expect("a producer");
         let sent: Vec<_> = records.into_iter().map(|record| send(&producer, topic, &record)).collect();
         block_on(async {
             let mut placed = Vec::with_capacity(sent.len());

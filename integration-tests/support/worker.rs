@@ -8,12 +8,15 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::child::{Guarded, watched};
+use super::untold::assert_untold;
 use super::{PATIENCE, eventually, provided};
 
-/// The program, running. Dropped while it runs, it is killed; dropped by a failing test, it shows its log.
+/// The program, running. Dropped while it runs, it is killed; dropped by a failing test, it shows its log, which holds
+/// no post and no secret.
 pub struct Worker {
     process: Guarded,
     folder: TempDir,
+    shows_posts: bool,
 }
 
 /// How the program is to be started.
@@ -56,20 +59,40 @@ impl Setup {
         self
     }
 
+    /// A fault at a named point, in the words of `src/fault.rs`.
+    pub fn fault(self, point: &str, action: &str) -> Self {
+        if !cfg!(feature = "failpoints") {
+            panic!("faults can be placed with `--features failpoints` only");
+        }
+        self.environment("FAILPOINTS", &format!("{point}={action}"))
+    }
+
     /// Starts it and lets it run.
     pub fn start(self) -> Worker {
         let folder = folder();
         let mut command = watched(&program(), folder.path(), &folder.path().join("log"));
+        let shows_posts = self.shows_posts();
         self.fill(&mut command, &folder);
-        Worker { process: Guarded::start(command), folder }
+        Worker { process: Guarded::start(command), folder, shows_posts }
     }
 
     /// Runs it to its end with `input` on standard input.
     pub fn output(self, input: &[u8]) -> Output {
         let folder = folder();
         let mut command = Command::new(program());
+        let (verb, shows_posts) = (self.verb, self.shows_posts());
         self.fill(&mut command, &folder);
-        to_its_end(command, input)
+        let output = to_its_end(command, input);
+        if !shows_posts {
+            assert_untold(&output.stdout, verb);
+            assert_untold(&output.stderr, verb);
+        }
+        output
+    }
+
+    /// The demo is there to show posts.
+    fn shows_posts(&self) -> bool {
+        self.verb == "demo"
     }
 
     fn fill(self, command: &mut Command, folder: &TempDir) {
@@ -146,6 +169,17 @@ impl Worker {
         serde_json::from_str(line).expect("a log line is JSON")
     }
 
+    /// How it ended, if it has: its exit code, or 128 and the signal's number.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.process.ended()?;
+        Some(self.wait())
+    }
+
+    /// Sends a signal, such as `KILL`, and waits for nothing.
+    pub fn signal(&mut self, name: &str) {
+        self.process.signal(name);
+    }
+
     /// Ends it as a power cut would, and waits until it is gone.
     pub fn kill9(&mut self) {
         self.process.signal("KILL");
@@ -179,6 +213,8 @@ impl Drop for Worker {
             eprintln!("--- the end of the worker's log (process {})", self.pid());
             log.lines().skip(skip).for_each(|line| eprintln!("{line}"));
             eprintln!("---");
+        } else if !self.shows_posts {
+            assert_untold(self.log().as_bytes(), "the worker's log");
         }
     }
 }

@@ -3,6 +3,7 @@
 It is written last. A folder without one is not a model folder, whatever else it holds.
 """
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from .checkpoint import Source, sha256_of
 
 FILE_NAME = "manifest.json"
 SCHEMA = "moderato/model-manifest/1"
+UNSEALED = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,16 @@ def describe_files(folder: Path) -> list[dict]:
 
 def write_manifest(folder: Path, identity: Identity) -> None:
     """Describes the folder as it is now; the manifest appears whole or not at all."""
-    manifest = identity.as_json() | {"files": describe_files(folder)}
+    text = json.dumps(
+        {"digest": UNSEALED} | identity.as_json() | {"files": describe_files(folder)}, indent=2, ensure_ascii=False
+    )
+    text += "\n"
+    # The manifest's own digest is that of its text with zeros in the digest's place.
+    text = text.replace(UNSEALED, hashlib.sha256(text.encode("utf-8")).hexdigest())
     # Outside the listing above, so that a file left by an interrupted run is never listed.
     partial = folder.parent / f".{folder.name}.{FILE_NAME}.partial"
     with partial.open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(folder / FILE_NAME)
@@ -66,5 +72,7 @@ def is_intact(folder: Path, identity: Identity) -> bool:
         manifest = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    files = manifest.pop("files", None) if isinstance(manifest, dict) else None
+    if not isinstance(manifest, dict):
+        return False
+    files, _ = manifest.pop("files", None), manifest.pop("digest", None)
     return manifest == identity.as_json() and files == describe_files(folder)

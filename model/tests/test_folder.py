@@ -23,7 +23,10 @@ def snapshot(folder) -> dict[str, bytes]:
 def test_the_manifest_lists_every_file_with_digest_and_size(tiny, tmp_path):
     out = tmp_path / "out"
     export(tiny, out, Options(name="a name", license="MIT"))
-    manifest = json.loads((out / "manifest.json").read_text())
+    text = (out / "manifest.json").read_text()
+    manifest = json.loads(text)
+    digest = manifest.pop("digest")
+    assert digest == hashlib.sha256(text.replace(digest, "0" * 64).encode()).hexdigest()
     listed = {entry["path"]: (entry["sha256"], entry["bytes"]) for entry in manifest.pop("files")}
     content = {name: data for name, data in snapshot(out).items() if name != "manifest.json"}
     assert listed == {name: (hashlib.sha256(data).hexdigest(), len(data)) for name, data in content.items()}

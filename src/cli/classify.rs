@@ -18,7 +18,7 @@ use crate::pipeline::Road;
 use crate::pipeline::outlet::{Lines, Outlet};
 use crate::pipeline::tally::Tally;
 use crate::receipt::{Envelope, Headers, Offset, Original, RawMessage};
-use crate::verdict::VerdictV1;
+use crate::verdict::{ActionReason, VerdictV1};
 
 #[derive(Debug, Args)]
 pub(super) struct ClassifyArguments {
@@ -65,7 +65,7 @@ fn judge_lines(config: &Config, input: Box<dyn BufRead + Send>, lines: Lines) ->
         let stop = CancellationToken::new();
         let judges = app::load(config).map_err(|error| report(&error))?;
         let road = app::road(config, judges, Outlet::Lines(lines), Arc::new(Tally::default()));
-        let Road { intake, settled, stages } = road.map_err(|error| report(&error))?;
+        let Road { intake, settled, stages, .. } = road.map_err(|error| report(&error))?;
         let source =
             Source { input, intake, settled, limits: (config.limits.max_in_flight, config.limits.max_post_bytes) };
         let source = thread::Builder::new().name("source".to_owned()).spawn(move || source.run());
@@ -215,6 +215,9 @@ fn explain(verdict: &VerdictV1) -> String {
     if let Some(thresholds) = judged.thresholds {
         let act = thresholds.act.map_or("never".to_owned(), |act| act.to_string());
         line(format!("thresholds  {}: review from {}, act from {act}", judged.action_label, thresholds.review));
+    }
+    if judged.action_reason == ActionReason::NotWhollySeen {
+        line("action      review, because the model saw only part of the post".to_owned());
     }
     line(format!(
         "tokens      {} of {} of the post{}, after {} of the shared prompt",

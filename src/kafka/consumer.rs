@@ -22,8 +22,10 @@ use tracing::{debug, info, warn};
 
 use crate::config::{Delivery, KafkaSettings};
 use crate::error::Fatal;
+use crate::fault::{self, Point};
 use crate::kafka::ledger::Ledger;
 use crate::kafka::membership::Membership;
+use crate::kafka::permits::Permits;
 use crate::receipt::{Envelope, Headers, NextOffset, Offset, Original, Partition, RawMessage, Receipt};
 
 /// Longest wait for a record; also how late a stop or a settled receipt can be noticed while nothing arrives.
@@ -84,7 +86,7 @@ impl Consumer {
             membership,
             topic: Arc::from(settings.posts.as_str()),
             ledger: Ledger::default(),
-            outstanding: 0,
+            permits: Permits::new(parts.max_in_flight),
             paused: false,
             next_commit: Instant::now() + settings.commit_interval,
             settings,
@@ -93,6 +95,7 @@ impl Consumer {
         thread::Builder::new()
             .name("consumer".to_owned())
             .spawn(move || {
+                thread.consumer.context().attended.store(true, Ordering::Release);
                 let outcome = thread.run();
                 thread.leave(outcome.is_ok());
                 outcome
@@ -111,8 +114,8 @@ struct ConsumerThread {
     membership: Arc<Membership>,
     topic: Arc<str>,
     ledger: Ledger,
-    /// Permits taken: records delivered whose receipt has not come back, those of older epochs included.
-    outstanding: usize,
+    /// Taken by records delivered whose receipt has not come back, those of older epochs included.
+    permits: Permits,
     paused: bool,
     next_commit: Instant,
     parts: Parts,
@@ -135,19 +138,18 @@ impl ConsumerThread {
 
     /// Out of permits: wait a moment, then pause, but keep polling, so that the group membership lives. Resume at half.
     fn pause_or_resume(&mut self) {
-        let capacity = self.parts.max_in_flight;
         let deadline = Instant::now() + PATIENCE;
-        while !self.paused && self.outstanding >= capacity {
+        while !self.paused && self.permits.left() == 0 {
             match self.parts.settled.recv_deadline(deadline) {
                 Ok(receipt) => self.settle(receipt),
                 Err(_) => break,
             }
         }
         self.settle_ready();
-        if !self.paused && self.outstanding >= capacity {
+        if !self.paused && self.permits.left() == 0 {
             self.switch(true, &self.ledger.partitions());
             self.paused = true;
-        } else if self.paused && self.outstanding <= capacity / 2 {
+        } else if self.paused && self.permits.half_are_left() {
             self.switch(false, &self.ledger.partitions());
             self.paused = false;
         }
@@ -170,15 +172,16 @@ impl ConsumerThread {
             }
             wait = Duration::ZERO;
         }
-        for _ in 0..RECORDS_A_TURN.min(self.parts.max_in_flight.saturating_sub(self.outstanding)).max(1) {
+        for _ in 0..RECORDS_A_TURN.min(self.permits.left()).max(1) {
             match self.consumer.poll(wait) {
                 None => break,
-                Some(Ok(message)) => {
-                    deliver(&mut self.ledger, &mut self.outstanding, &self.topic, &self.parts, &message)?
-                }
+                Some(Ok(message)) => deliver(&mut self.ledger, &mut self.permits, &self.topic, &self.parts, &message)?,
                 Some(Err(error)) => unless_fatal(&error, &self.settings)?,
             }
             wait = Duration::ZERO;
+            if self.permits.left() == 0 {
+                break;
+            }
         }
         Ok(())
     }
@@ -190,7 +193,7 @@ impl ConsumerThread {
     }
 
     fn settle(&mut self, receipt: Receipt) {
-        self.outstanding -= 1;
+        self.permits.give_back(&receipt);
         let _ = self.ledger.settle(receipt, Instant::now());
     }
 
@@ -220,6 +223,7 @@ impl ConsumerThread {
     }
 
     fn revoke(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
+        fault::reach(Point::Revoke);
         let lost = self.consumer.assignment_lost();
         if !lost {
             self.drain(partitions, Instant::now() + self.settings.drain_timeout);
@@ -320,14 +324,14 @@ impl ConsumerThread {
         self.drain(&partitions, Instant::now() + patience);
         info!(?partitions, left_unfinished = self.ledger.in_flight(&partitions), "consumer drained");
         self.forget(&partitions);
-        self.consumer.context().closing.store(true, Ordering::Release);
+        self.consumer.context().attended.store(false, Ordering::Release);
     }
 }
 
 /// Takes a permit and enters the record in the ledger before anything else can go wrong with it.
 fn deliver(
     ledger: &mut Ledger,
-    outstanding: &mut usize,
+    permits: &mut Permits,
     topic: &Arc<str>,
     parts: &Parts,
     message: &BorrowedMessage<'_>,
@@ -336,15 +340,14 @@ fn deliver(
     let Some(receipt) = ledger.deliver(message.partition(), Offset(message.offset()), received) else {
         return Ok(());
     };
-    *outstanding += 1;
+    permits.take(&receipt, message.payload_len() + message.key_len());
     let original = Arc::new(original(topic, message));
     let envelope = Envelope { body: RawMessage, receipt, original, received };
-    parts.intake.try_send(envelope).map_err(|error| Fatal::Internal {
-        part: "prepare",
-        cause: match error {
-            mpsc::error::TrySendError::Full(_) => "a record arrived without a permit".to_owned(),
-            mpsc::error::TrySendError::Closed(_) => "it no longer takes posts".to_owned(),
-        },
+    parts.intake.try_send(envelope).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => {
+            Fatal::Internal { part: "prepare", cause: "a record arrived without a permit".to_owned() }
+        }
+        mpsc::error::TrySendError::Closed(_) => Fatal::Abandoned { part: "consumer" },
     })
 }
 
@@ -406,9 +409,9 @@ enum Rebalance {
 #[derive(Default)]
 pub(super) struct Context {
     events: Mutex<Vec<Rebalance>>,
-    /// Set when the consumer is about to be dropped: from then on nobody answers queued events, so the callback
-    /// itself gives partitions up, without which closing would never end.
-    closing: AtomicBool,
+    /// Set while the thread runs. Before and after it nobody answers queued events, so the callback itself gives
+    /// partitions up, without which closing would never end.
+    attended: AtomicBool,
 }
 
 impl Context {
@@ -422,7 +425,7 @@ impl ClientContext for Context {}
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if self.closing.load(Ordering::Acquire) {
+        if !self.attended.load(Ordering::Acquire) {
             let given_up = match consumer.rebalance_protocol() {
                 RebalanceProtocol::Cooperative if !assigned => consumer.incremental_unassign(list),
                 _ => consumer.unassign(),

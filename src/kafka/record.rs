@@ -7,6 +7,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
+use super::bounded;
 use crate::config::KafkaSettings;
 use crate::error::Fatal;
 use crate::receipt::{Headers, Original};
@@ -77,7 +78,12 @@ impl Topics {
                 let (to, topic) = (Destination::Verdicts, &*self.verdicts);
                 let mut records = vec![Wire { to, topic, key, value: Some(value), headers }];
                 if let (true, Some(topic)) = (flagged, &self.flagged) {
-                    let headers = add_source(copy(&original.headers), original);
+                    let (headers, dropped) = bounded::copy(&original.headers);
+                    let headers = add_source(headers, original);
+                    let headers = match dropped {
+                        0 => headers,
+                        count => text(headers, "moderato.headers_dropped", &count.to_string()),
+                    };
                     let headers = headers.insert(Header { key: "moderato.verdict", value: Some(value) });
                     records.push(Wire { to: Destination::Flagged, topic, key, value: post, headers });
                 }
@@ -88,8 +94,8 @@ impl Topics {
                 vec![Wire { to: Destination::Verdicts, topic: &self.verdicts, key, value: None, headers }]
             }
             Outgoing::DeadLetter(rejected) => {
-                let fields = DeadLetterHeaders::new(original, rejected, &self.group).fields();
-                let headers = copy(&original.headers);
+                let (headers, dropped) = bounded::copy(&original.headers);
+                let fields = DeadLetterHeaders::new(original, rejected, &self.group).without(dropped).fields();
                 let headers = fields.iter().fold(headers, |headers, (name, value)| text(headers, name, value));
                 vec![Wire { to: Destination::DeadLetters, topic: &self.dead_letters, key, value: post, headers }]
             }

@@ -34,6 +34,9 @@ impl KafkaSettings {
             ("auto.offset.reset", "earliest"),
             ("queued.min.messages", "4096"),
             ("queued.max.messages.kbytes", "16384"),
+            // What a fetch brings is unpacked at once: 32 KiB of batches that unpack a thousandfold are 32 MiB. A batch
+            // that is larger comes alone.
+            ("fetch.message.max.bytes", "32768"),
             ("check.crcs", "true"),
             ("fetch.error.backoff.ms", "100"),
         ]);

@@ -11,7 +11,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -32,14 +32,23 @@ pub(super) struct Folder {
     files: BTreeMap<String, String>,
 }
 
+/// A key that is not known may be one that was altered.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Manifest {
+    /// SHA-256 of the manifest itself, this digest's own digits as zeros; older exporters wrote none.
+    digest: Option<String>,
     schema: String,
     name: String,
     license: String,
     precision: String,
     graphs: BTreeMap<String, GraphEntry>,
     files: Vec<FileEntry>,
+    /// For people, as is the exporter.
+    #[serde(rename = "source", default)]
+    _source: IgnoredAny,
+    #[serde(rename = "exporter", default)]
+    _exporter: IgnoredAny,
 }
 
 #[derive(Debug, Deserialize)]
@@ -234,10 +243,20 @@ fn read_manifest(folder: &Path) -> Result<Option<Manifest>, String> {
     let text = fs::read_to_string(&path).map_err(|error| format!("{MANIFEST} cannot be read: {error}"))?;
     let manifest: Manifest = serde_json::from_str(&text)
         .map_err(|error| format!("{MANIFEST} is not a model manifest: {error}: make the folder again"))?;
+    if let Some(digest) = &manifest.digest
+        && *digest != own_digest(&text, digest)
+    {
+        return Err(format!("{MANIFEST} was altered: it does not have the digest it names; copy or make it again"));
+    }
     if manifest.schema != SCHEMA {
         return Err(format!("{MANIFEST} has schema {:?}; this version reads {SCHEMA}", manifest.schema));
     }
     Ok(Some(manifest))
+}
+
+/// The digest of a manifest that cannot hold it beforehand: of its text with zeros in the digest's place.
+fn own_digest(text: &str, digest: &str) -> String {
+    hex::encode(Sha256::digest(text.replace(digest, &"0".repeat(64))))
 }
 
 /// Checks every listed file, and that every graph is listed and of a contract we know.

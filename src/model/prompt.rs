@@ -1,7 +1,8 @@
 //! The prompt of one policy in one model's words, and the way from a post's text to the ids that the model sees.
 //!
-//! Owns the prefix (shared by all posts), the tail and the label tokens. Promises bounded work for any text: what
-//! is past a byte cap is never tokenised. Blanks around a post are not part of it, as in Meta's own format.
+//! Owns the prefix (shared by all posts), the tail and the label tokens. Promises that every text passes hygiene on its
+//! way to the model, and bounded work for any text: what is past a byte cap is never tokenised. Blanks around a post are
+//! not part of it, as in Meta's own format.
 
 use sha2::{Digest, Sha256};
 
@@ -13,6 +14,7 @@ use super::{
     tokenizer::SegmentTokenizer,
 };
 use crate::config::{InputLimit, OnOverlong};
+use crate::hygiene::{self, TextNormalised};
 use crate::policy::Policy;
 
 /// Bytes of a post that are looked at: far more than a token takes in any language, so that only texts which are
@@ -35,7 +37,9 @@ pub struct Tokenized {
     /// Something of the post was left out.
     pub truncated: bool,
     /// Prompt tags and control tokens that the post spelt out, all made harmless.
-    pub neutralised: usize,
+    pub neutralised: u32,
+    /// What hygiene changed before the text was tokenised, if anything.
+    pub normalised: Option<Box<TextNormalised>>,
 }
 
 /// Everything that stands around a post. Shared by many threads.
@@ -94,16 +98,19 @@ impl Prompt {
 
     /// The post's ids within `limit`. Safe to call from many threads; takes bounded time and memory for any text.
     pub fn tokenize(&self, text: &str, limit: &InputLimit) -> Result<Tokenized, TokenizeError> {
-        let text = text.trim();
+        let (clean, normalised) = hygiene::clean(text);
+        let text = clean.trim();
         if text.is_empty() {
             return Err(TokenizeError::Empty);
         }
         let cap = limit.max_input_tokens.saturating_mul(BYTES_A_TOKEN).saturating_add(BYTES_BESIDES);
         let cut = if text.len() > cap { self.cut_bytes(text, cap, limit)? } else { self.cut_tokens(text, limit)? };
         let Cut { mut ids, seen, total, neutralised } = cut;
+        let neutralised = u32::try_from(neutralised).unwrap_or(u32::MAX);
+        let normalised = (!normalised.is_nothing()).then(|| Box::new(normalised));
         let truncated = text.len() > cap || seen < total;
         ids.extend(&self.tail);
-        Ok(Tokenized { ids, tokens_seen: seen, tokens_total: total, truncated, neutralised })
+        Ok(Tokenized { ids, tokens_seen: seen, tokens_total: total, truncated, neutralised, normalised })
     }
 
     /// The ids shared by all posts.

@@ -11,8 +11,8 @@ use crate::pipeline::infer::millis;
 use crate::policy::{Action, Policy};
 use crate::receipt::{Envelope, Original};
 use crate::verdict::{
-    InputRef, Judgement, Keyring, ModelRef, PolicyRef, SourceRef, Timing, VerdictData, VerdictV1, text_sha256,
-    verdict_id,
+    ActionReason, Answer, InputRef, Judgement, Keyring, ModelRef, PolicyRef, Security, SourceRef, Timing, VerdictData,
+    VerdictV1, text_sha256, verdict_id,
 };
 
 /// The policy in force and what is known about the model.
@@ -76,7 +76,7 @@ impl Judge {
             datacontenttype: "application/json".into(),
             dataschema: "urn:moderato:schema:verdict.v1".into(),
             data: VerdictData {
-                verdict: self.judgement(&answer.scores, answer.outside_labels),
+                verdict: self.judgement(answer, row.tokens.truncated),
                 policy: Cow::Borrowed(&self.policy_ref),
                 model: ModelRef {
                     name: self.model.name.as_str().into(),
@@ -88,6 +88,7 @@ impl Judge {
                     computed_at: answer.computed_at.as_str().into(),
                 },
                 input: self.input(judged),
+                security: row.tokens.normalised.as_deref().map(|changed| Security { text_normalised: *changed }),
                 answered_by: *source,
                 timing_ms: Timing {
                     tokenise: millis(row.tokenise),
@@ -103,18 +104,24 @@ impl Judge {
 
     /// The label is the highest score; the action is the strictest that any label's own thresholds call for, so that
     /// a post that is 45 % misinformation is looked at even where another label leads.
-    fn judgement(&self, scores: &[f64], outside_labels: f64) -> Judgement<'_> {
-        let labels = &self.policy.labels;
+    fn judgement(&self, answer: &Answer, truncated: bool) -> Judgement<'_> {
+        let (labels, scores) = (&self.policy.labels, &answer.scores);
         let best = (0..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
         let decider = (0..scores.len()).max_by_key(|&i| (self.policy.action(i, scores[i]), i == best));
         let action = decider.map_or(Action::Allow, |i| self.policy.action(i, scores[i]));
         let decider = decider.filter(|_| action != Action::Allow).unwrap_or(best);
+        // Nobody has looked at what was cut out, so nobody can say that it is harmless.
+        let (action, action_reason) = match action {
+            Action::Allow if truncated => (Action::Review, ActionReason::NotWhollySeen),
+            action => (action, ActionReason::Thresholds),
+        };
         Judgement {
             label: (&*labels[best].id).into(),
             score: scores[best],
             scores: labels.iter().map(|label| Cow::Borrowed(&*label.id)).zip(scores.iter().copied()).collect(),
-            outside_labels,
+            outside_labels: answer.outside_labels,
             action,
+            action_reason,
             action_label: (&*labels[decider].id).into(),
             thresholds: labels[decider].thresholds,
         }
@@ -131,7 +138,7 @@ impl Judge {
             tokens_seen: row.tokens.tokens_seen,
             tokens_total: row.tokens.tokens_total,
             tokens_prompt: self.prompt_tokens,
-            tags_neutralised: row.tokens.neutralised,
+            tags_neutralised: row.tokens.neutralised as usize,
             kafka: source_ref(&judged.original),
         }
     }

@@ -19,12 +19,15 @@ use crate::pipeline::{Finished, Judged, TokenizedPost, elsewhere};
 use crate::post;
 use crate::receipt::{Envelope, RawMessage};
 use crate::rejection::{Reason, Rejected, Stage};
+use crate::suspects::{Standing, Suspects};
 use crate::verdict::{Answer, Keyring, Source};
 
 /// Most posts in one chunk: one lookup in the cache each.
 const CHUNK: usize = 64;
 /// Chunks worked on at once.
 const CHUNKS_AT_ONCE: usize = 4;
+
+const ABANDONED: Fatal = Fatal::Abandoned { part: "prepare" };
 
 /// What prepare is built from.
 pub struct Parts {
@@ -40,6 +43,8 @@ pub struct Parts {
     pub cache: Arc<Cache>,
     /// Questions in flight.
     pub twins: Arc<Twins>,
+    /// Posts that may have ended a process.
+    pub suspects: Arc<Suspects>,
     /// How many labels an answer must have.
     pub labels: usize,
 }
@@ -85,12 +90,12 @@ async fn chunk(
     let tokenised = tokio::task::spawn_blocking(move || {
         arrived.into_iter().map(|record| tokenise(&worker, record)).collect::<Vec<_>>()
     });
-    let tokenised = tokenised.await.map_err(|error| broken(&error))?;
+    let tokenised = tokenised.await.map_err(|error| Fatal::Internal { part: "prepare", cause: error.to_string() })?;
     let mut leaders = Vec::with_capacity(tokenised.len());
     for step in tokenised {
         match step {
             Step::Tokenised(post) => leaders.extend(parts.twins.enter(post)),
-            Step::Finished(done) => onward.finished.send(done).await.map_err(|error| broken(&error))?,
+            Step::Finished(done) => onward.finished.send(done).await.map_err(|_| ABANDONED)?,
         }
     }
     let keys: Vec<_> = leaders.iter().map(|post| post.body.key).collect();
@@ -107,19 +112,24 @@ pub(super) async fn sort(
 ) -> Result<Vec<Envelope<TokenizedPost>>, Fatal> {
     let mut elsewhere = Vec::new();
     for (post, question) in posts.into_iter().zip(questions) {
-        match question {
-            Question::Answered(answer) => {
+        match (question, parts.suspects.standing(&post.body.key)) {
+            (Question::Answered(answer), _) => {
                 share(&parts.twins, post, Ok(answer), Source::Cache, &onward.finished).await?;
             }
-            Question::Open => onward.misses.send(post).await.map_err(|error| broken(&error))?,
-            Question::Elsewhere => elsewhere.push(post),
+            (Question::Open, Standing::Poison { attempts }) => {
+                parts.cache.give_up(&post.body.key).await;
+                share(&parts.twins, post, Err(poison(attempts)), Source::Model, &onward.finished).await?;
+            }
+            (Question::Open, _) => onward.misses.send(post).await.map_err(|_| ABANDONED)?,
+            (Question::Elsewhere, _) => elsewhere.push(post),
         }
     }
     Ok(elsewhere)
 }
 
-fn broken(error: &dyn std::fmt::Display) -> Fatal {
-    Fatal::Internal { part: "prepare", cause: error.to_string() }
+fn poison(attempts: u32) -> Rejected {
+    let message = format!("the worker ended {attempts} times while it ran this post (limits.max_attempts)");
+    Rejected::new(Reason::Poison, Stage::Infer, message)
 }
 
 /// Hands an answer, or the reason there is none, to the post that led and to every twin that waited for it.
@@ -139,7 +149,7 @@ pub async fn share(
             Ok(answer) => Finished::Judged(envelope.with(Judged { row, answer: answer.clone(), source })),
             Err(rejected) => Finished::Rejected(envelope.with(rejected.clone())),
         };
-        finished.send(done).await.map_err(|error| broken(&error))?;
+        finished.send(done).await.map_err(|_| ABANDONED)?;
     }
     Ok(())
 }

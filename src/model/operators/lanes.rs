@@ -221,6 +221,7 @@ mod x86 {
 
     // SAFETY, for every block here: whoever names the type has found the instructions; loads and stores go no further
     // than their slice and need no alignment.
+    #[expect(clippy::undocumented_unsafe_blocks, reason = "all have the one reason above")]
     impl Lanes for Avx512 {
         type F32 = __m512;
         type I32 = __m512i;
