@@ -204,6 +204,23 @@ fn a_redis_that_dies_keeps_nobody_waiting_for_what_was_claimed_in_it() {
 }
 
 #[test]
+fn a_worker_that_is_told_to_stop_does_not_wait_for_another_one_to_the_end() {
+    let (kafka, redis) = (kafka!(), redis!());
+    let known = learn(&Pool::named(&kafka, "learn-", 1), &redis);
+    let (mut link, prefix) = (redis.connection(), redis.name("cache"));
+    claim_all(&known, &mut link, &prefix);
+    let pool = Pool::new(&kafka, 1);
+    pool.post(same_posts(0..6));
+    let setup = pool.cached(&redis.url, &prefix).set("log.filter", "debug");
+    let mut worker = setup.set("kafka.drain_timeout", "1s").set("shutdown.grace", "1s").start();
+    worker.wait_for_log(WAITS);
+
+    worker.sigterm();
+
+    assert_eq!(worker.wait(), 0);
+}
+
+#[test]
 fn workers_without_claims_wait_for_nobody() {
     let (kafka, redis) = (kafka!(), redis!());
     let known = learn(&Pool::named(&kafka, "learn-", 1), &redis);

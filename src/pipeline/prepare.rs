@@ -9,6 +9,7 @@ use std::time::Instant;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, Question};
 use crate::config::InputLimit;
@@ -62,17 +63,21 @@ pub struct Onward {
 pub async fn run(parts: Parts, mut intake: mpsc::Receiver<Envelope<RawMessage>>, onward: Onward) -> Result<(), Fatal> {
     let parts = Arc::new(parts);
     let (mut chunks, mut waits) = (FuturesUnordered::new(), FuturesUnordered::new());
+    let last_call = CancellationToken::new();
     let mut open = true;
     while open || !chunks.is_empty() || !waits.is_empty() {
         let mut arrived = Vec::with_capacity(CHUNK);
         tokio::select! {
             // Waiting for another worker takes no chunk's place: what can be answered here goes on meanwhile.
             Some(outcome) = chunks.next(), if !chunks.is_empty() => {
-                waits.push(elsewhere::wait(parts.clone(), outcome?, onward.clone()));
+                waits.push(elsewhere::wait(parts.clone(), outcome?, onward.clone(), last_call.clone()));
             }
             Some(outcome) = waits.next(), if !waits.is_empty() => outcome?,
             taken = intake.recv_many(&mut arrived, CHUNK), if open && chunks.len() < CHUNKS_AT_ONCE => match taken {
-                0 => open = false,
+                0 => {
+                    open = false;
+                    last_call.cancel();
+                }
                 _ => chunks.push(chunk(parts.clone(), arrived, onward.clone())),
             },
         }
