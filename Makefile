@@ -23,15 +23,19 @@ EXPORTER := $(wildcard model/moderato_model/*.py)
 # Looked up when a recipe runs: before `.venv` is made there is nothing to find.
 RUNTIME = $(abspath $(shell ls .venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.1.31.1 2>/dev/null))
 
+# Places where the tests put faults, src/fault.rs: in debug builds only.
+FAULTS := --features failpoints
+
 export PYTHON
 
-.PHONY: help setup setup-tests runtime model tiny kafka tokenizer naughty-texts build demo test deny fuzz bench bench-peers \
+.PHONY: help setup setup-tests runtime model tiny kafka tokenizer naughty-texts build demo test deny fuzz soak bench bench-peers \
 	broker clean
 
 help:
 	@echo 'make demo    judge the sample posts with the default model; ARGS="..." go to the program'
 	@echo 'make test    format, lints, unit tests, docs, the Python tests, the integration tests'
 	@echo 'make fuzz    hostile posts without end: SECONDS=600 for each of the four targets'
+	@echo 'make soak    twenty minutes of faults drawn at random; MODERATO_SOAK_SECONDS, _POSTS and _SEED change it'
 	@echo 'make bench   what the road costs, beside a bare consume-produce loop; then bench-peers'
 	@echo 'make bench-peers  moderato beside llama.cpp, transformers, OpenVINO GenAI, onnxruntime-genai; ARGS=--quick'
 	@echo 'make broker  an Apache Kafka broker on 127.0.0.1:9092, in the foreground'
@@ -121,8 +125,8 @@ test: export MODERATO_TEST_NAUGHTY = $(CURDIR)/$(NAUGHTY)
 test: export MODERATO_TEST_PYTHON = $(CURDIR)/$(VENV)
 test: setup setup-tests .venv/.tests model tiny tokenizer naughty-texts kafka deny
 	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
-	cargo test --lib --bins --locked
+	cargo clippy --all-targets --locked $(FAULTS) -- -D warnings
+	cargo test --lib --bins --locked $(FAULTS)
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 	PYTHONPATH=model $(VENV) -m pytest -q model/tests
 	@.ci/integration
@@ -137,6 +141,14 @@ fuzz: export MODERATO_TEST_MODELS = $(CURDIR)/.cache/models
 fuzz: export MODERATO_TEST_LLAMA2_TOKENIZER = $(CURDIR)/$(TOKENIZER)
 fuzz: $(FUZZ) setup-tests tiny tokenizer
 	@.ci/fuzz $(SECONDS) decode hygiene tokenise prompt
+
+# Twenty minutes, half in each delivery mode.
+soak: export ORT_DYLIB_PATH = $(RUNTIME)
+soak: export MODERATO_TEST_MODELS = $(CURDIR)/.cache/models
+soak: export MODERATO_TEST_KAFKA_LIBS = $(CURDIR)/$(JARS)
+soak: setup setup-tests tiny kafka
+	cargo test --locked $(FAULTS) --test integration -- --ignored --nocapture --exact \
+		soak::faults_drawn_at_random_lose_no_post_and_in_exactly_once_repeat_none
 
 bench: export ORT_DYLIB_PATH = $(RUNTIME)
 bench: export MODERATO_TEST_MODELS = $(CURDIR)/.cache/models

@@ -117,6 +117,7 @@ fn a_secret_is_printed_by_no_verb() {
     fs::write(file.path(), "from-the-file-4711\n").unwrap();
     let setup = || {
         let setup = elsewhere().environment("MODERATO__KAFKA__PASSWORD", "from-the-environment-4711");
+        let setup = setup.environment("MODERATO__CACHE__REDIS__HMAC_KEY", "from-the-environment-4711");
         let setup = setup.set("kafka.tls_key_password_file", file.path().display());
         setup.set("kafka.options.security.protocol", "SASL_PLAINTEXT").set("kafka.options.sasl.mechanism", "PLAIN")
     };
@@ -131,9 +132,11 @@ fn a_secret_is_printed_by_no_verb() {
 
 #[test]
 fn a_secret_in_the_file_is_refused_and_not_repeated() {
-    let (text, exit) = said(&Setup::new("kafka: {password: hunter2}").verb("check").output(b""));
+    let config = "kafka: {password: hunter2}\ncache: {redis: {hmac_key: hunter2}}";
+    let (text, exit) = said(&Setup::new(config).verb("check").output(b""));
 
     contains_all(&text, &["kafka.password: ", "kafka.password_file", "MODERATO__KAFKA__PASSWORD"]);
+    contains_all(&text, &["cache.redis.hmac_key: ", "cache.redis.hmac_key_file", "MODERATO__CACHE__REDIS__HMAC_KEY"]);
     assert!(!text.contains("hunter2"), "{text}");
     assert_eq!(exit, Some(2));
 }

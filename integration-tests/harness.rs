@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::support::oracle::Account;
+use crate::support::pool::{Pool, posts};
 use crate::support::records::Outgoing;
 use crate::test_name;
 
@@ -80,6 +82,46 @@ fn a_dropped_process_is_gone() {
     assert!(entry.exists());
     drop(process);
     eventually("the process is gone", PATIENCE, || entry.exists(), |exists| !exists);
+}
+
+/// A verdict on a post of partition 0, as far as the oracle looks at it.
+fn verdict(offset: i64, id: &str, score: f64) -> Outgoing {
+    let value = serde_json::json!({"data": {"verdict": {"label": "none", "score": score}}}).to_string();
+    let (partition, offset) = ("0", offset.to_string());
+    let headers =
+        [("moderato.source.partition", partition), ("moderato.source.offset", &offset), ("moderato.verdict_id", id)];
+    headers
+        .iter()
+        .fold(Outgoing::new(value).key("k"), |record, (name, text)| record.header(name, Some(text.as_bytes())))
+}
+
+#[test]
+fn the_oracle_sees_what_is_missing_strange_altered_or_out_of_order() {
+    let Some(kafka) = kafka::unrecorded(test_name!()) else {
+        return;
+    };
+    let again = |n| verdict(n, &n.to_string(), 0.5);
+    let cases = [
+        ("whole", vec![again(0), again(1), again(2)], Ok(0)),
+        ("again", vec![again(0), again(1), again(0), again(1), again(2)], Ok(2)),
+        ("missing", vec![again(0), again(2)], Err("missing: [(0, 1)]")),
+        ("strange", vec![again(0), again(1), again(2), again(3)], Err("never posted: [(0, 3)]")),
+        ("order", vec![again(1), again(0), again(2)], Err("0/0 came after 1")),
+        ("id", vec![again(0), again(1), verdict(1, "other", 0.5), again(2)], Err("(0, 1) has two ids")),
+        ("score", vec![again(0), again(1), verdict(1, "1", 0.6), again(2)], Err("(0, 1): 0.5 and 0.6")),
+    ];
+    for (name, verdicts, expected) in cases {
+        let pool = Pool::named(&kafka, &format!("{name}-"), 1);
+        pool.post(posts("p", 3));
+        kafka.produce(&pool.verdicts, verdicts);
+        let account = std::panic::AssertUnwindSafe(Account::now(&pool));
+        let found = std::panic::catch_unwind(|| account.is_whole());
+        let found = found.map_err(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default());
+        match expected {
+            Ok(repeated) => assert_eq!(found, Ok(repeated), "{name}"),
+            Err(why) => assert!(found.as_ref().is_err_and(|said| said.contains(why)), "{name}: {found:?}"),
+        }
+    }
 }
 
 #[test]

@@ -23,6 +23,8 @@ const FLOORS: [&[&str]; 6] = [
         "config",
         "samples",
         "telemetry",
+        "fault",
+        "suspects",
         "hygiene",
     ],
 ];

@@ -1,5 +1,6 @@
 //! Puts the worker together: configuration to parts, start order, stop order. The only place that knows every part.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use crate::pipeline::outlet::Outlet;
 use crate::pipeline::tally::{Tally, read};
 use crate::pipeline::{self, Road};
 use crate::policy::{Policy, PolicyError};
+use crate::suspects::Suspects;
 
 /// Beyond the grace, how long leaving the group and closing the stages may take before the process ends anyway.
 const CLOSING: Duration = Duration::from_secs(10);
@@ -38,6 +40,14 @@ pub enum AppError {
     /// The cache's address must be mended.
     #[error("cache.redis.url: {0}")]
     Cache(String),
+    /// What runs cannot be noted.
+    #[error("state_dir: {} cannot be used: {error}; name a folder that this user may write", folder.display())]
+    State {
+        /// The folder.
+        folder: PathBuf,
+        /// What the operating system said.
+        error: std::io::Error,
+    },
     /// The worker could not keep its promise.
     #[error("{0}")]
     Fatal(#[from] Fatal),
@@ -57,7 +67,7 @@ impl AppError {
         match self {
             AppError::Policy(_) => "policy",
             AppError::Model(_) => "model",
-            AppError::Limits(_) | AppError::Cache(_) => "config",
+            AppError::Limits(_) | AppError::Cache(_) | AppError::State { .. } => "config",
             AppError::Fatal(fatal) => fatal.code(),
         }
     }
@@ -109,6 +119,11 @@ fn fits(limits: &Limits, info: &ModelInfo) -> Result<(), AppError> {
 /// Builds the road to the given outlet. Must be called on the runtime.
 pub fn road(config: &Config, judges: Judges, outlet: Outlet, tally: Arc<Tally>) -> Result<Road, AppError> {
     let cache = Cache::open(&config.cache, tally.cache.clone()).map_err(AppError::Cache)?;
+    let suspects = match &outlet {
+        Outlet::Kafka(_) => suspects(config)?,
+        // A person who judges lines sees what ends the process.
+        Outlet::Lines(_) => Suspects::none(),
+    };
     Ok(pipeline::build(pipeline::Parts {
         model: judges.model,
         policy: judges.policy,
@@ -116,8 +131,15 @@ pub fn road(config: &Config, judges: Judges, outlet: Outlet, tally: Arc<Tally>) 
         outlet,
         pool: config.kafka.group.clone(),
         limits: config.limits.clone(),
+        suspects: Arc::new(suspects),
         tally,
     })?)
+}
+
+/// The pool's suspected posts, kept in `state_dir`.
+pub fn suspects(config: &Config) -> Result<Suspects, AppError> {
+    Suspects::open(&config.state_dir, &config.kafka.group, config.limits.max_attempts)
+        .map_err(|error| AppError::State { folder: config.state_dir.clone(), error })
 }
 
 /// Runs the worker from Kafka to Kafka until `stop` is cancelled and everything in flight is finished.
@@ -126,7 +148,7 @@ pub async fn run(config: &Config, judges: Judges, tally: Arc<Tally>, stop: Cance
     // Blocks for as long as the broker takes to fence an older worker, if transactions were asked for.
     let publisher =
         tokio::task::block_in_place(|| Publisher::connect(&config.kafka, config.limits.max_in_flight / 2, &consumer))?;
-    let Road { intake, settled, stages } = road(config, judges, Outlet::Kafka(publisher), tally.clone())?;
+    let Road { intake, settled, stages, suspects } = road(config, judges, Outlet::Kafka(publisher), tally.clone())?;
     let source = consumer.spawn(consumer::Parts {
         max_in_flight: config.limits.max_in_flight,
         stall_timeout: config.stall_timeout,
@@ -137,6 +159,7 @@ pub async fn run(config: &Config, judges: Judges, tally: Arc<Tally>, stop: Cance
     })?;
     info!(brokers = %config.kafka.brokers, group = %config.kafka.group, topic = %config.kafka.posts, "consuming");
     let outcome = supervise(source, stages, &stop, config.grace + CLOSING).await;
+    suspects.close(outcome.as_ref().is_err_and(Fatal::is_of_a_run));
     info!(
         verdicts = read(&tally.verdicts),
         cached = read(&tally.cached),
@@ -156,7 +179,8 @@ pub async fn run(config: &Config, judges: Judges, tally: Arc<Tally>, stop: Cance
 }
 
 /// Waits for the source to end and the stages behind it to close. The first fault stops everything: stages that can
-/// no longer finish are aborted, which tells the source to commit what is finished and leave.
+/// no longer finish are aborted, which tells the source to commit what is finished and leave. It is the one told, unless
+/// it is only the echo of another.
 pub async fn supervise(
     source: JoinHandle<Result<(), Fatal>>,
     mut stages: JoinSet<Result<(), Fatal>>,
@@ -187,7 +211,9 @@ pub async fn supervise(
         if let Some(fresh) = fresh {
             // Told in full by whoever gets the first one back.
             info!(error.type = fresh.code(), "stopping early");
-            fault.get_or_insert(fresh);
+            if fault.as_ref().is_none_or(|first| matches!(first, Fatal::Abandoned { .. })) {
+                fault = Some(fresh);
+            }
             stop.cancel();
             stages.abort_all();
         }

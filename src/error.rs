@@ -44,13 +44,15 @@ pub enum Fatal {
         /// The name that both use.
         transactional_id: String,
     },
-    /// Too many posts in a row were rejected: most likely somebody broke a schema.
+    /// Too many posts of a partition were rejected: most likely somebody broke a schema.
     #[error(
-        "{count} posts in a row were rejected (limits.max_consecutive_rejections), the last as {reason}; look at the dead-letter topic before restarting"
+        "partition {partition}: {count} were rejected, the last as {reason}; look at the dead-letter topic before restarting"
     )]
     TooManyRejections {
-        /// How many in a row.
-        count: u64,
+        /// The partition.
+        partition: i32,
+        /// How many of how many, and by which limit that is too many.
+        count: String,
         /// The last one's reason.
         reason: &'static str,
     },
@@ -84,6 +86,12 @@ pub enum Fatal {
         /// What the operating system said.
         cause: String,
     },
+    /// A part found the one behind it gone: an echo, for that one says why it ended.
+    #[error("{part} has nobody to hand its work to")]
+    Abandoned {
+        /// Which part.
+        part: &'static str,
+    },
     /// A part of the worker ended although its input was still open: a defect.
     #[error("{part} ended unexpectedly: {cause}")]
     Internal {
@@ -95,6 +103,11 @@ pub enum Fatal {
 }
 
 impl Fatal {
+    /// Whether what the model was running may have brought it about: then those posts are suspected.
+    pub fn is_of_a_run(&self) -> bool {
+        matches!(self, Fatal::Stalled { .. } | Fatal::ModelLost { .. } | Fatal::Internal { part: "model", .. })
+    }
+
     /// The stable code, for logs and the README's table.
     pub fn code(&self) -> &'static str {
         match self {
@@ -107,7 +120,7 @@ impl Fatal {
             Fatal::Kafka { .. } => "kafka_lost",
             Fatal::ModelLost { .. } => "model_lost",
             Fatal::Output { .. } => "output",
-            Fatal::Internal { .. } => "internal",
+            Fatal::Abandoned { .. } | Fatal::Internal { .. } => "internal",
         }
     }
 }

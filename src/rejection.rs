@@ -27,11 +27,13 @@ pub enum Reason {
     ControlToken,
     /// The model failed on this post twice, the second time alone.
     ModelRefused,
+    /// The process ended while it ran this post, `limits.max_attempts` times.
+    Poison,
 }
 
 impl Reason {
     /// All reasons, for the README's table and its test.
-    pub const ALL: [Reason; 8] = [
+    pub const ALL: [Reason; 9] = [
         Reason::PostTooLarge,
         Reason::NotUtf8,
         Reason::NotJson,
@@ -40,6 +42,7 @@ impl Reason {
         Reason::TooManyTokens,
         Reason::ControlToken,
         Reason::ModelRefused,
+        Reason::Poison,
     ];
 
     /// The stable code.
@@ -53,6 +56,7 @@ impl Reason {
             Reason::TooManyTokens => "too_many_tokens",
             Reason::ControlToken => "control_token",
             Reason::ModelRefused => "model_refused",
+            Reason::Poison => "poison",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One Apache Kafka broker for all tests of a run, or the one that `MODERATO_TEST_BROKERS` names.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -21,7 +21,8 @@ pub(super) struct Broker {
     _own: Option<(Guarded, TempDir)>,
 }
 
-/// One test's view of the broker. Names it gives are unique to the test and the run.
+/// One test's view of a broker. Names it gives are unique to the test and the run.
+#[derive(Clone)]
 pub struct Kafka {
     pub brokers: String,
     pub test: &'static str,
@@ -82,16 +83,35 @@ pub(super) fn folder() -> TempDir {
 
 /// Starts a broker in `folder`; `more` are the optional arguments of `integration-tests/kafka/broker`.
 pub(super) fn launch(folder: TempDir, more: &[OsString]) -> Result<Broker, String> {
-    let jars = provided("MODERATO_TEST_KAFKA_LIBS", ".cache/kafka/libs");
-    requirements(&jars)?;
-    let log = folder.path().join("broker.log");
-    let (port, controller) = (free_port(), free_port());
+    requirements_met()?;
+    let ports = Ports { broker: free_port(), controller: free_port() };
+    let (process, version) = launch_in(folder.path(), &ports, &[], more)?;
+    Ok(Broker { address: format!("127.0.0.1:{}", ports.broker), version, _own: Some((process, folder)) })
+}
 
-    let mut command = watched(&repository("integration-tests/kafka/broker"), folder.path(), &log);
-    command.arg(&jars).arg(folder.path()).arg(port.to_string()).arg(controller.to_string()).args(more);
+/// Where a broker listens.
+pub(super) struct Ports {
+    pub broker: u16,
+    pub controller: u16,
+}
+
+/// Starts a broker on these ports in a folder, new or used before, and waits until it answers; `prefix` stands before
+/// the command, if anything does. Hands back its version too.
+pub(super) fn launch_in(
+    folder: &Path,
+    ports: &Ports,
+    prefix: &[OsString],
+    more: &[OsString],
+) -> Result<(Guarded, String), String> {
+    let log = folder.join("broker.log");
+    let script = repository("integration-tests/kafka/broker").into_os_string();
+    let line: Vec<OsString> = prefix.iter().cloned().chain([script]).collect();
+    let mut command = watched(Path::new(&line[0]), folder, &log);
+    command.args(&line[1..]).arg(jars()).arg(folder);
+    command.arg(ports.broker.to_string()).arg(ports.controller.to_string()).args(more);
     let mut process = Guarded::start(command);
 
-    let address = format!("127.0.0.1:{port}");
+    let address = format!("127.0.0.1:{}", ports.broker);
     eventually(
         "the broker answers a metadata and an offset request",
         2 * PATIENCE,
@@ -105,11 +125,16 @@ pub(super) fn launch(folder: TempDir, more: &[OsString]) -> Result<Broker, Strin
         return Err(format!("Apache Kafka did not start; the end of its log:\n{}", tail.join("\n")));
     }
     let version = text.split("Kafka version: ").nth(1).and_then(|rest| rest.split_whitespace().next());
-    let version = version.unwrap_or("of an untold version").to_owned();
-    Ok(Broker { address, version, _own: Some((process, folder)) })
+    Ok((process, version.unwrap_or("of an untold version").to_owned()))
 }
 
-fn requirements(jars: &Path) -> Result<(), String> {
+fn jars() -> PathBuf {
+    provided("MODERATO_TEST_KAFKA_LIBS", ".cache/kafka/libs")
+}
+
+/// Java and Kafka's jars, or how to get them.
+pub(super) fn requirements_met() -> Result<(), String> {
+    let jars = jars();
     if !Command::new("java").arg("-version").output().is_ok_and(|output| output.status.success()) {
         return Err("Java is missing, and Apache Kafka runs on it: install openjdk-17-jre-headless".to_owned());
     }
@@ -152,6 +177,11 @@ impl Kafka {
         let said = outside("produce.py", &[&[self.brokers.as_str(), topic], arguments].concat());
         let count = said.trim().strip_prefix("produced ").and_then(|count| count.parse().ok());
         count.unwrap_or_else(|| panic!("produce.py: {said}"))
+    }
+
+    /// Denies everybody writing to a topic, or allows it again: `deny`, `allow`. The broker needs an authorizer.
+    pub fn acl(&self, verb: &str, topic: &str) {
+        outside("acl.py", &[verb, &self.brokers, topic]);
     }
 
     /// Runs `integration-tests/clients/raw_headers.py`, which reads and writes what rdkafka cannot say.

@@ -7,9 +7,12 @@
 #![allow(dead_code, reason = "the bench builds on a part of it")]
 #![expect(clippy::expect_used, reason = "a helper that cannot go on fails its test")]
 
+pub mod broker;
 pub mod child;
 pub mod kafka;
+pub mod oracle;
 pub mod pool;
+pub mod proxy;
 pub mod records;
 pub mod redis;
 pub mod secured;

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tempfile::TempDir;
+
 use super::kafka::Kafka;
 use super::records::{Outgoing, Record};
 use super::untold::OVERHEARD;
@@ -22,6 +24,10 @@ pub struct Pool<'a> {
     pub verdicts: String,
     pub dead_letters: String,
     pub group: String,
+    /// `kafka.delivery`.
+    pub delivery: &'static str,
+    /// Outlives its workers: what one was running when it ended is known to the next.
+    pub state: TempDir,
 }
 
 /// A post that a worker can judge, keyed by its id; its text is to be told nowhere.
@@ -82,30 +88,46 @@ impl<'a> Pool<'a> {
     /// The same for a test with several pools.
     pub fn named(kafka: &'a Kafka, name: &str, partitions: i32) -> Self {
         let topic = |purpose: &str| kafka.topic(&format!("{name}{purpose}"), partitions);
+        Self::of(kafka, topic, kafka.name(&format!("{name}group")))
+    }
+
+    /// The same with topics that are made in another way.
+    pub fn of(kafka: &'a Kafka, topic: impl Fn(&str) -> String, group: String) -> Self {
         Self {
             kafka,
             posts: topic("posts"),
             verdicts: topic("verdicts"),
             dead_letters: topic("dead-letters"),
-            group: kafka.name(&format!("{name}group")),
+            group,
+            delivery: "at_least_once",
+            state: tempfile::Builder::new().prefix("moderato-state-").tempdir().expect("a temporary folder"),
         }
+    }
+
+    /// One pool for each way to deliver.
+    pub fn of_each_delivery(kafka: &'a Kafka, partitions: i32) -> [Self; 2] {
+        ["at_least_once", "exactly_once"]
+            .map(|delivery| Self { delivery, ..Self::named(kafka, &format!("{delivery}-"), partitions) })
     }
 
     /// The config file: the tiny model, this pool's names, and commits that a test need not wait for.
     pub fn config(&self) -> String {
-        let Self { kafka, posts, verdicts, dead_letters, group } = self;
+        let Self { kafka, posts, verdicts, dead_letters, group, delivery, state } = self;
         format!(
             "kafka:
   brokers: \"{brokers}\"
   group: {group}
+  delivery: {delivery}
   topics: {{posts: {posts}, verdicts: {verdicts}, dead_letters: {dead_letters}}}
   commit_interval: 100ms
 model: {{path: {model}, threads: 1}}
 policy: {policy}
+state_dir: {state}
 ",
             brokers = kafka.brokers,
             model = model("tiny-fp32").display(),
             policy = repository(POLICY).display(),
+            state = state.path().display(),
         )
     }
 
@@ -128,6 +150,11 @@ policy: {policy}
     /// A worker whose death the group notices soon.
     pub fn mortal(&self) -> Setup {
         self.setup().with(&MORTAL)
+    }
+
+    /// One of several at once, each with a name of its own; what it leaves open is soon given up.
+    pub fn member(&self, name: &str) -> Setup {
+        self.mortal().with(&[("kafka.worker_id", name), ("kafka.delivery_timeout", "8s")])
     }
 
     /// A worker of this pool.

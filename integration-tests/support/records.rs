@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -123,6 +125,28 @@ impl Kafka {
         let consumer: BaseConsumer = self.client().create().expect("a consumer");
         eventually("every partition has a leader", PATIENCE, || leaders(&consumer, &name), |led| *led == partitions);
         name
+    }
+
+    /// Deletes a topic, and waits until it is gone.
+    pub fn delete_topic(&self, topic: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        for deleted in block_on(admin.delete_topics(&[topic], &options)).expect("the broker answers") {
+            deleted.unwrap_or_else(|(topic, error)| panic!("topic {topic} was not deleted: {error}"));
+        }
+        let consumer: BaseConsumer = self.client().create().expect("a consumer");
+        eventually("the topic is gone", PATIENCE, || leaders(&consumer, topic), |led| *led == 0);
+    }
+
+    /// Gives a topic so many partitions in all.
+    pub fn add_partitions(&self, topic: &str, count: i32) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
+        let wanted = NewPartitions::new(topic, usize::try_from(count).expect("a count"));
+        for grown in block_on(admin.create_partitions([&wanted], &AdminOptions::new())).expect("the broker answers") {
+            grown.unwrap_or_else(|(topic, error)| panic!("topic {topic} got no more partitions: {error}"));
+        }
+        let consumer: BaseConsumer = self.client().create().expect("a consumer");
+        eventually("every partition has a leader", PATIENCE, || leaders(&consumer, topic), |led| *led == count);
     }
 
     /// Changes one setting of a topic, as an operator would who mends it.

@@ -59,6 +59,14 @@ impl Setup {
         self
     }
 
+    /// A fault at a named point, in the words of `src/fault.rs`.
+    pub fn fault(self, point: &str, action: &str) -> Self {
+        if !cfg!(feature = "failpoints") {
+            panic!("faults can be placed with `--features failpoints` only");
+        }
+        self.environment("FAILPOINTS", &format!("{point}={action}"))
+    }
+
     /// Starts it and lets it run.
     pub fn start(self) -> Worker {
         let folder = folder();
@@ -159,6 +167,17 @@ impl Worker {
         let log = self.stop();
         let line = log.lines().find(|line| line.contains("\"stopped\"")).expect("a worker that stops says so");
         serde_json::from_str(line).expect("a log line is JSON")
+    }
+
+    /// How it ended, if it has: its exit code, or 128 and the signal's number.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.process.ended()?;
+        Some(self.wait())
+    }
+
+    /// Sends a signal, such as `KILL`, and waits for nothing.
+    pub fn signal(&mut self, name: &str) {
+        self.process.signal(name);
     }
 
     /// Ends it as a power cut would, and waits until it is gone.

@@ -49,13 +49,13 @@ pub(super) fn run(common: &Common) -> Result<Exit, Exit> {
 fn probe_all(config: &Config) -> Exit {
     let deadline = Instant::now() + BUDGET;
     let (found, findings) = mpsc::channel();
-    let probes: [(&'static str, Probe); 3] = [("kafka", kafka), ("cache", cache), ("model", model)];
+    let probes: [(&'static str, Probe); 4] = [("kafka", kafka), ("cache", cache), ("state", state), ("model", model)];
     for (name, probe) in probes {
         let (found, config) = (found.clone(), config.clone());
         // A probe that outlives the budget is left behind; the process ends anyway.
         thread::spawn(move || found.send((name, probe(&config))));
     }
-    let mut missing = vec!["kafka", "cache", "model"];
+    let mut missing = vec!["kafka", "cache", "state", "model"];
     let mut exit = Exit::Ok;
     while !missing.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -97,6 +97,11 @@ fn cache(config: &Config) -> Outcome {
         cache.ping().await.map_err(|what| (Exit::Failed, format!("{what}; {mend}")))?;
         Ok(format!("redis answers ({} server(s))", settings.urls.len()))
     })
+}
+
+fn state(config: &Config) -> Outcome {
+    app::suspects(config).map_err(|error| (error.exit(), error.to_string()))?;
+    Ok(format!("{} can be written", config.state_dir.display()))
 }
 
 fn model(config: &Config) -> Outcome {

@@ -65,7 +65,7 @@ fn judge_lines(config: &Config, input: Box<dyn BufRead + Send>, lines: Lines) ->
         let stop = CancellationToken::new();
         let judges = app::load(config).map_err(|error| report(&error))?;
         let road = app::road(config, judges, Outlet::Lines(lines), Arc::new(Tally::default()));
-        let Road { intake, settled, stages } = road.map_err(|error| report(&error))?;
+        let Road { intake, settled, stages, .. } = road.map_err(|error| report(&error))?;
         let source =
             Source { input, intake, settled, limits: (config.limits.max_in_flight, config.limits.max_post_bytes) };
         let source = thread::Builder::new().name("source".to_owned()).spawn(move || source.run());

@@ -63,6 +63,7 @@ pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError
         cache: checker.cache(&raw.cache, stall_timeout),
         grace,
         stall_timeout,
+        state_dir: raw.state_dir.as_ref().map_or_else(|| std::env::temp_dir().join("moderato"), PathBuf::from),
         log_format: raw.log.format,
         log_filter: raw.log.filter.clone(),
     };
@@ -232,6 +233,12 @@ impl Checker {
         for (key, value, example) in counts {
             self.require(value > 0, key, || format!("must be at least 1, such as {example}"));
         }
+        let ratio = raw.max_rejection_ratio;
+        self.require(ratio > 0.0 && ratio <= 1.0, "limits.max_rejection_ratio", || {
+            format!("{ratio} is no share above 0 and up to 1, such as 0.5")
+        });
+        // One ended process makes all the posts of its runs suspects; only the next runs tell the guilty one.
+        self.require(raw.max_attempts > 1, "limits.max_attempts", || "must be at least 2, such as 3".to_owned());
         let least = raw.max_input_tokens.saturating_add(TAIL_TOKENS);
         self.require(batch_tokens >= least, "limits.max_batch_tokens", || {
             format!(
@@ -244,6 +251,8 @@ impl Checker {
             input: InputLimit { max_input_tokens: raw.max_input_tokens, on_overlong: raw.on_overlong },
             batch: BatchLimits { max_tokens: batch_tokens, max_posts: raw.max_batch_posts },
             max_consecutive_rejections: raw.max_consecutive_rejections,
+            max_rejection_ratio: raw.max_rejection_ratio,
+            max_attempts: raw.max_attempts,
         }
     }
 }
@@ -294,6 +303,8 @@ mod tests {
             raw.kafka.commit_interval = "soon".to_owned();
             raw.limits.max_batch_tokens = Count::Number(8);
             raw.limits.max_in_flight = 0;
+            raw.limits.max_rejection_ratio = 50.0;
+            raw.limits.max_attempts = 1;
             raw.cache.kind = RawCacheKind::Redis;
             raw.cache.redis.timeout = "5s".to_owned();
             raw.cache.redis.url = "http://x".to_owned();
@@ -306,6 +317,8 @@ mod tests {
             "kafka.commit_interval: `soon` is not a duration, such as 500ms",
             "limits.max_batch_tokens: 8 cannot hold",
             "limits.max_in_flight: must be at least 1, such as 1024",
+            "limits.max_rejection_ratio: 50 is no share above 0 and up to 1, such as 0.5",
+            "limits.max_attempts: must be at least 2, such as 3",
             "cache.redis.timeout: `5s` is too long",
             "cache.redis.url: must begin with redis://",
             "cache.redis.hmac_key: is too short: at least 32 characters",

@@ -67,6 +67,8 @@ pub struct Config {
     pub grace: Duration,
     /// How long a partition may stand still.
     pub stall_timeout: Duration,
+    /// Where the worker notes which posts it runs.
+    pub state_dir: PathBuf,
     /// Shape of log lines.
     pub log_format: LogFormat,
     /// Which log lines.
@@ -180,8 +182,12 @@ pub struct Limits {
     pub input: InputLimit,
     /// The largest run of the model.
     pub batch: BatchLimits,
-    /// Rejections in a row that end the worker.
+    /// Rejections in a row, of one partition, that end the worker.
     pub max_consecutive_rejections: u64,
+    /// Share of rejections, of one partition, that ends the worker when it is exceeded.
+    pub max_rejection_ratio: f64,
+    /// Runs of a post that the process may not survive before it is given up.
+    pub max_attempts: u32,
 }
 
 /// A layer above the file: dotted key and value, from the environment or a flag.

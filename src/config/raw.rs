@@ -27,6 +27,9 @@ pub struct RawConfig {
     pub cache: RawCache,
     /// How the worker stops, and when it gives up.
     pub shutdown: RawShutdown,
+    /// Folder where the worker notes which posts it runs, as digests, so that one which ends the process is known to the
+    /// next; otherwise `moderato` in the system's temporary folder. It has to outlive the process, not the machine.
+    pub state_dir: Option<String>,
     /// What is logged, and how.
     pub log: RawLog,
 }
@@ -176,8 +179,12 @@ pub struct RawLimits {
     pub max_batch_tokens: Count,
     /// Most rows in one run.
     pub max_batch_posts: usize,
-    /// Rejections in a row that stop the worker: most likely somebody broke a schema.
+    /// Rejections in a row, of one partition, that stop the worker: most likely somebody broke a schema.
     pub max_consecutive_rejections: u64,
+    /// Share of a partition's last 200 posts that may be rejections, 0 to 1, before the worker stops; 1 allows them all.
+    pub max_rejection_ratio: f64,
+    /// How often the process may end while it runs a post before that post is dead-lettered as `poison`.
+    pub max_attempts: u32,
 }
 
 /// What happens to a post longer than `max_input_tokens`.
@@ -337,6 +344,8 @@ impl Default for RawLimits {
             max_batch_tokens: Count::AUTO,
             max_batch_posts: 64,
             max_consecutive_rejections: 1000,
+            max_rejection_ratio: 0.5,
+            max_attempts: 3,
         }
     }
 }

@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::{Delivery, KafkaSettings};
 use crate::error::Fatal;
+use crate::fault::{self, Point};
 use crate::kafka::ledger::Ledger;
 use crate::kafka::membership::Membership;
 use crate::kafka::permits::Permits;
@@ -94,6 +95,7 @@ impl Consumer {
         thread::Builder::new()
             .name("consumer".to_owned())
             .spawn(move || {
+                thread.consumer.context().attended.store(true, Ordering::Release);
                 let outcome = thread.run();
                 thread.leave(outcome.is_ok());
                 outcome
@@ -221,6 +223,7 @@ impl ConsumerThread {
     }
 
     fn revoke(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
+        fault::reach(Point::Revoke);
         let lost = self.consumer.assignment_lost();
         if !lost {
             self.drain(partitions, Instant::now() + self.settings.drain_timeout);
@@ -321,7 +324,7 @@ impl ConsumerThread {
         self.drain(&partitions, Instant::now() + patience);
         info!(?partitions, left_unfinished = self.ledger.in_flight(&partitions), "consumer drained");
         self.forget(&partitions);
-        self.consumer.context().closing.store(true, Ordering::Release);
+        self.consumer.context().attended.store(false, Ordering::Release);
     }
 }
 
@@ -340,12 +343,11 @@ fn deliver(
     permits.take(&receipt, message.payload_len() + message.key_len());
     let original = Arc::new(original(topic, message));
     let envelope = Envelope { body: RawMessage, receipt, original, received };
-    parts.intake.try_send(envelope).map_err(|error| Fatal::Internal {
-        part: "prepare",
-        cause: match error {
-            mpsc::error::TrySendError::Full(_) => "a record arrived without a permit".to_owned(),
-            mpsc::error::TrySendError::Closed(_) => "it no longer takes posts".to_owned(),
-        },
+    parts.intake.try_send(envelope).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => {
+            Fatal::Internal { part: "prepare", cause: "a record arrived without a permit".to_owned() }
+        }
+        mpsc::error::TrySendError::Closed(_) => Fatal::Abandoned { part: "consumer" },
     })
 }
 
@@ -407,9 +409,9 @@ enum Rebalance {
 #[derive(Default)]
 pub(super) struct Context {
     events: Mutex<Vec<Rebalance>>,
-    /// Set when the consumer is about to be dropped: from then on nobody answers queued events, so the callback
-    /// itself gives partitions up, without which closing would never end.
-    closing: AtomicBool,
+    /// Set while the thread runs. Before and after it nobody answers queued events, so the callback itself gives
+    /// partitions up, without which closing would never end.
+    attended: AtomicBool,
 }
 
 impl Context {
@@ -423,7 +425,7 @@ impl ClientContext for Context {}
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if self.closing.load(Ordering::Acquire) {
+        if !self.attended.load(Ordering::Acquire) {
             let given_up = match consumer.rebalance_protocol() {
                 RebalanceProtocol::Cooperative if !assigned => consumer.incremental_unassign(list),
                 _ => consumer.unassign(),

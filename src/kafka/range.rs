@@ -188,8 +188,14 @@ impl Reader {
         let unreachable = |cause| ReadError::Unreachable { brokers: settings.brokers.clone(), cause };
         let options = |error: KafkaError| ReadError::Asked(format!("kafka.options: {error}"));
         let mut config = settings.consumer();
-        // A range that retention overtakes goes on with what is left, whatever the worker's own setting is.
-        config.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest");
+        // A range that retention overtakes goes on with what is left, whatever the worker's own setting is. A worker
+        // fetches little ahead; here, after each fetch beyond that, it would wait for a second.
+        config
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "earliest")
+            .set("queued.min.messages", "100000")
+            .set("queued.max.messages.kbytes", "32768")
+            .set("fetch.queue.backoff.ms", "20");
         let consumer: BaseConsumer<Listener> = config.create_with_context(Listener::default()).map_err(options)?;
         probe::ask(&consumer, REQUEST).map_err(unreachable)?;
         let beyond = config.set("isolation.level", "read_uncommitted").create().map_err(options)?;

@@ -24,6 +24,7 @@ use super::record::{Destination, Outgoing, Topics};
 use super::transaction::{Broken, Transactions};
 use crate::config::KafkaSettings;
 use crate::error::Fatal;
+use crate::fault::{self, Point};
 use crate::receipt::{Original, Partition, Receipt};
 
 /// Between two attempts, so that a group that is being rebalanced gets on with it.
@@ -152,6 +153,7 @@ impl Transactor {
         self.transactions.begin(deadline)?;
         let records = ours.iter().flat_map(|pending| self.topics.records(&pending.original, &pending.outgoing));
         self.transactions.send(records, |wire| wire.to, |wire, sent| wire.with(sent), deadline)?;
+        fault::reach(Point::InsideTransaction);
         let offsets = self.offsets(&ours).map_err(|error| Broken::Lost(error.to_string()))?;
         self.transactions.send_offsets(&offsets, &member, deadline)?;
         self.transactions.commit(deadline)?;

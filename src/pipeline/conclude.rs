@@ -9,14 +9,16 @@ use tracing::{debug, warn};
 
 use crate::cache::Cache;
 use crate::error::Fatal;
+use crate::fault::{self, Point};
 use crate::kafka::publisher::Outgoing;
 use crate::pipeline::Finished;
+use crate::pipeline::circuit::{Circuit, Tolerance};
 use crate::pipeline::judge::Judge;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::sequencer::Sequencer;
 use crate::pipeline::tally::{Tally, add};
 use crate::policy::Action;
-use crate::receipt::{Envelope, Original, Receipt};
+use crate::receipt::{Envelope, Original, Partition, Receipt};
 use crate::verdict::{Source, VerdictV1};
 
 /// Finished posts taken at once.
@@ -34,8 +36,8 @@ pub struct Parts {
     pub cache: Arc<Cache>,
     /// To the source: settled receipts.
     pub settled: Sender<Receipt>,
-    /// Rejections in a row that end the worker.
-    pub max_consecutive_rejections: u64,
+    /// Rejections that a partition may have before the worker ends.
+    pub tolerance: Tolerance,
     /// Counters.
     pub tally: Arc<Tally>,
 }
@@ -43,7 +45,7 @@ pub struct Parts {
 /// Runs until `finished` closes and everything published has been acknowledged.
 pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Result<(), Fatal> {
     let mut sequencer = Sequencer::default();
-    let mut rejections_in_a_row = 0;
+    let mut circuit = Circuit::new(parts.tolerance);
     let (mut taken, mut ready, mut reports) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK), Vec::new());
     // Published and not yet acknowledged.
     let mut owed = 0;
@@ -56,7 +58,9 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
                 }
                 owed -= n;
                 for report in reports.drain(..) {
-                    parts.settle(report?);
+                    let durable = report?;
+                    fault::reach(Point::AfterProduce);
+                    parts.settle(durable);
                 }
             }
             n = finished.recv_many(&mut taken, CHUNK), if open => {
@@ -67,7 +71,8 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
                 forget_deleted(&parts.cache, &ready).await;
                 for item in ready.drain(..) {
                     let (outgoing, Envelope { receipt, original, .. }) = parts.conclude(item)?;
-                    let tripped = parts.guard(&outgoing, &mut rejections_in_a_row);
+                    fault::reach(Point::BeforeProduce);
+                    let tripped = guard(&mut circuit, &outgoing, original.partition);
                     match parts.outlet.publish(original, outgoing, receipt).await? {
                         Some(durable) => parts.settle(durable),
                         None => owed += 1,
@@ -132,19 +137,20 @@ impl Parts {
             }
         })
     }
+}
 
-    /// A long run of nothing but rejections means that something upstream broke, not the posts.
-    fn guard(&self, outgoing: &Outgoing, in_a_row: &mut u64) -> Result<(), Fatal> {
-        let Outgoing::DeadLetter(rejected) = outgoing else {
-            *in_a_row = 0;
-            return Ok(());
-        };
-        *in_a_row += 1;
-        if *in_a_row >= self.max_consecutive_rejections {
-            return Err(Fatal::TooManyRejections { count: *in_a_row, reason: rejected.reason.code() });
+/// So many rejections mean that something upstream broke, not the posts.
+fn guard(circuit: &mut Circuit, outgoing: &Outgoing, partition: Partition) -> Result<(), Fatal> {
+    match outgoing {
+        Outgoing::Verdict { .. } => circuit.judged(partition),
+        Outgoing::Tombstone => {}
+        Outgoing::DeadLetter(rejected) => {
+            if let Some(count) = circuit.rejected(partition) {
+                return Err(Fatal::TooManyRejections { partition, count, reason: rejected.reason.code() });
+            }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn encode(verdict: &VerdictV1) -> Result<Vec<u8>, Fatal> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::cache::Question;
@@ -24,15 +25,24 @@ const FIRST: Duration = Duration::from_millis(20);
 /// How late at most: what a post may wait beyond the moment that its answer was there.
 const LATEST: Duration = Duration::from_millis(200);
 
-/// Waits until each of these posts has gone on.
-pub async fn wait(parts: Arc<Parts>, mut posts: Vec<Envelope<TokenizedPost>>, onward: Onward) -> Result<(), Fatal> {
+/// Waits until each of these posts has gone on. After the last call nothing more comes, and what is left is not to hold
+/// up the end: it is run here.
+pub async fn wait(
+    parts: Arc<Parts>,
+    mut posts: Vec<Envelope<TokenizedPost>>,
+    onward: Onward,
+    last_call: CancellationToken,
+) -> Result<(), Fatal> {
     let deadline = Instant::now() + parts.cache.patience();
     let mut pause = FIRST;
     while !posts.is_empty() {
         debug!(posts = posts.len(), "waiting for another worker's answers");
-        sleep(pause).await;
+        let in_time = tokio::select! {
+            () = sleep(pause) => Instant::now() < deadline,
+            () = last_call.cancelled() => false,
+        };
         pause = LATEST.min(2 * pause);
-        let questions = if Instant::now() < deadline {
+        let questions = if in_time {
             let keys: Vec<_> = posts.iter().map(|post| post.body.key).collect();
             parts.cache.ask_again(&keys, parts.labels).await
         } else {

@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::cache::Cache;
 use crate::error::Fatal;
+use crate::fault::{self, Point};
 use crate::model::{Instance, ModelError, RowScores};
 use crate::pipeline::batcher::{Batch, Idle, Waiting};
 use crate::pipeline::tally::Tally;
@@ -19,6 +20,7 @@ use crate::pipeline::twins::Twins;
 use crate::pipeline::{Finished, TokenizedPost, prepare};
 use crate::receipt::Envelope;
 use crate::rejection::{Reason, Rejected, Stage};
+use crate::suspects::{Journal, Suspects};
 use crate::verdict::{Answer, Execution, Source};
 
 /// Answers being written to the cache at once.
@@ -35,6 +37,10 @@ pub struct Parts {
     pub execution: Arc<Execution>,
     /// Tokens of the shared prompt, for the tally.
     pub prompt_tokens: usize,
+    /// Where it is noted what runs.
+    pub journal: Option<Journal>,
+    /// Posts that may have ended a process.
+    pub suspects: Arc<Suspects>,
     /// Counters.
     pub tally: Arc<Tally>,
 }
@@ -67,6 +73,7 @@ impl Parts {
         let took = started.elapsed();
         let lengths: Vec<usize> = batch.iter().map(|row| row.post.body.tokens.ids.len()).collect();
         self.tally.run(&lengths, self.prompt_tokens, took);
+        self.suspects.acquit(batch.iter().map(|row| &row.post.body.key));
         let now = Timestamp::now().to_string();
         let answered = batch.into_iter().zip(results).map(|(Waiting { mut post, since }, result)| {
             post.body.queue = Some(started.saturating_duration_since(since));
@@ -78,13 +85,29 @@ impl Parts {
 
     /// One bad row is rejected; a model that fails on all of several is lost, and so is a lost device.
     fn classify(&mut self, batch: &Batch) -> Result<Vec<Result<RowScores, Rejected>>, Fatal> {
-        let rows: Vec<&[u32]> = batch.iter().map(|row| row.post.body.tokens.ids.as_slice()).collect();
+        let rows: Vec<&TokenizedPost> = batch.iter().map(|row| &row.post.body).collect();
         let lost = |error: &ModelError| Fatal::ModelLost { rows: rows.len(), cause: error.to_string() };
-        let results = halving(&rows, &mut |rows| self.instance.classify(rows)).map_err(|error| lost(&error))?;
+        let results = halving(&rows, &mut |rows| self.run_once(rows)).map_err(|error| lost(&error))?;
         match results.first() {
             Some(Err(error)) if rows.len() > 1 && results.iter().all(Result::is_err) => Err(lost(error)),
             _ => Ok(results.into_iter().map(|result| result.map_err(|error| refused(&error))).collect()),
         }
+    }
+
+    /// One run, noted while it lasts. The note of a run that lost the device stays: it may have been a row's doing.
+    fn run_once(&mut self, rows: &[&TokenizedPost]) -> Result<Vec<RowScores>, ModelError> {
+        if let Some(journal) = &mut self.journal {
+            journal.enter(rows.iter().map(|row| &row.key));
+        }
+        let ids: Vec<&[u32]> = rows.iter().map(|row| row.tokens.ids.as_slice()).collect();
+        let result = match fault::run(rows.iter().map(|row| &*row.post.text)) {
+            Ok(()) => self.instance.classify(&ids),
+            Err(placed) => Err(ModelError::run(placed)),
+        };
+        if let (Some(journal), false) = (&mut self.journal, result.as_ref().is_err_and(ModelError::device_lost)) {
+            journal.leave();
+        }
+        result
     }
 
     fn answer(&self, scores: &RowScores, computed_at: &str) -> Arc<Answer> {
@@ -100,9 +123,9 @@ impl Parts {
 /// Runs the rows together; where that fails, each half of them, down to single rows. So a run that was too large for the
 /// device's memory is done in parts that fit, and a row that is at fault is found beside rows that are answered. A row
 /// that fails alone is tried twice. The error is that of a lost device, where nothing more can be run.
-fn halving<T>(
-    rows: &[&[u32]],
-    run: &mut impl FnMut(&[&[u32]]) -> Result<Vec<T>, ModelError>,
+fn halving<R, T>(
+    rows: &[R],
+    run: &mut impl FnMut(&[R]) -> Result<Vec<T>, ModelError>,
 ) -> Result<Vec<Result<T, ModelError>>, ModelError> {
     let tried = match run(rows) {
         Err(error) if rows.len() == 1 && !error.device_lost() => run(rows),
@@ -143,7 +166,10 @@ pub async fn remember(
                 None => open = false,
                 Some((post, answer)) => writes.push(async {
                     match &answer {
-                        Ok(answer) => cache.put(post.body.key, answer, &post.original).await,
+                        Ok(answer) => {
+                            cache.put(post.body.key, answer, &post.original).await;
+                            fault::reach(Point::AfterCacheWrite);
+                        }
                         Err(_) => cache.give_up(&post.body.key).await,
                     }
                     prepare::share(&twins, post, answer, Source::Model, &finished).await

@@ -10,6 +10,7 @@
 //! permits, so nothing between source and outlet ever waits for room; an idle model thread asks the batcher for a run.
 
 pub mod batcher;
+pub mod circuit;
 pub mod conclude;
 pub mod elsewhere;
 pub mod infer;
@@ -32,6 +33,7 @@ use crate::cache::Cache;
 use crate::config::Limits;
 use crate::error::Fatal;
 use crate::model::{Loaded, Tokenized};
+use crate::pipeline::circuit::Tolerance;
 use crate::pipeline::judge::Judge;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::tally::Tally;
@@ -40,6 +42,7 @@ use crate::policy::Policy;
 use crate::post::Post;
 use crate::receipt::{Envelope, RawMessage, Receipt};
 use crate::rejection::Rejected;
+use crate::suspects::Suspects;
 use crate::verdict::{Answer, Execution, Source, VerdictKey};
 
 /// A post with exactly the token ids that the model will see.
@@ -106,6 +109,8 @@ pub struct Parts {
     pub pool: String,
     /// Bounds.
     pub limits: Limits,
+    /// Posts that may have ended a process.
+    pub suspects: Arc<Suspects>,
     /// Counters.
     pub tally: Arc<Tally>,
 }
@@ -116,13 +121,16 @@ pub struct Road {
     pub intake: mpsc::Sender<Envelope<RawMessage>>,
     /// Finished receipts out.
     pub settled: Receiver<Receipt>,
+    /// Posts that may have ended a process: closed last.
+    pub suspects: Arc<Suspects>,
     /// The stages. Each ends with `Ok` when its input has closed and all of it has gone on.
     pub stages: JoinSet<Result<(), Fatal>>,
 }
 
 /// Builds the road and starts its stages on the current runtime.
 pub fn build(parts: Parts) -> Result<Road, Fatal> {
-    let Parts { model: Loaded { instances, prompt, info }, policy, cache, outlet, pool, limits, tally } = parts;
+    let Parts { model: Loaded { instances, prompt, info }, policy, cache, outlet, pool, limits, suspects, tally } =
+        parts;
     let room = limits.max_in_flight;
     // Beyond the permits, in case a record that was fetched before a pause is handed out after it.
     let (intake, intake_rx) = mpsc::channel(room + 64);
@@ -146,6 +154,7 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
         keyring: judge.keyring(),
         cache: cache.clone(),
         twins: twins.clone(),
+        suspects: suspects.clone(),
         labels: info.labels.len(),
     };
     let conclude = conclude::Parts {
@@ -153,14 +162,16 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
         outlet,
         cache: cache.clone(),
         settled: settled_tx,
-        max_consecutive_rejections: limits.max_consecutive_rejections,
+        tolerance: Tolerance { in_a_row: limits.max_consecutive_rejections, ratio: limits.max_rejection_ratio },
         tally: tally.clone(),
     };
 
     let mut stages = JoinSet::new();
     stages.spawn(prepare::run(prepare, intake_rx, prepare::Onward { misses, finished: finished.clone() }));
+    let batcher =
+        batcher::Parts { limits: limits.batch, instances: instances.len(), suspects: suspects.clone(), idle: idle_rx };
     stages.spawn(async move {
-        batcher::run(limits.batch, misses_rx, idle_rx).await;
+        batcher.run(misses_rx).await;
         Ok(())
     });
     for instance in instances {
@@ -168,6 +179,8 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
             instance,
             execution: execution.clone(),
             prompt_tokens: info.prompt_tokens,
+            journal: suspects.journal().map_err(|error| Fatal::Internal { part: "model", cause: error.to_string() })?,
+            suspects: suspects.clone(),
             tally: tally.clone(),
         };
         let model = infer::spawn(parts, idle.clone(), answers.clone())?;
@@ -179,5 +192,5 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
     drop((idle, answers));
     stages.spawn(infer::remember(cache, twins, answers_rx, finished));
     stages.spawn(conclude::run(conclude, finished_rx));
-    Ok(Road { intake, settled, stages })
+    Ok(Road { intake, settled, suspects, stages })
 }

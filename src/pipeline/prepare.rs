@@ -9,6 +9,7 @@ use std::time::Instant;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, Question};
 use crate::config::InputLimit;
@@ -19,12 +20,15 @@ use crate::pipeline::{Finished, Judged, TokenizedPost, elsewhere};
 use crate::post;
 use crate::receipt::{Envelope, RawMessage};
 use crate::rejection::{Reason, Rejected, Stage};
+use crate::suspects::{Standing, Suspects};
 use crate::verdict::{Answer, Keyring, Source};
 
 /// Most posts in one chunk: one lookup in the cache each.
 const CHUNK: usize = 64;
 /// Chunks worked on at once.
 const CHUNKS_AT_ONCE: usize = 4;
+
+const ABANDONED: Fatal = Fatal::Abandoned { part: "prepare" };
 
 /// What prepare is built from.
 pub struct Parts {
@@ -40,6 +44,8 @@ pub struct Parts {
     pub cache: Arc<Cache>,
     /// Questions in flight.
     pub twins: Arc<Twins>,
+    /// Posts that may have ended a process.
+    pub suspects: Arc<Suspects>,
     /// How many labels an answer must have.
     pub labels: usize,
 }
@@ -57,17 +63,21 @@ pub struct Onward {
 pub async fn run(parts: Parts, mut intake: mpsc::Receiver<Envelope<RawMessage>>, onward: Onward) -> Result<(), Fatal> {
     let parts = Arc::new(parts);
     let (mut chunks, mut waits) = (FuturesUnordered::new(), FuturesUnordered::new());
+    let last_call = CancellationToken::new();
     let mut open = true;
     while open || !chunks.is_empty() || !waits.is_empty() {
         let mut arrived = Vec::with_capacity(CHUNK);
         tokio::select! {
             // Waiting for another worker takes no chunk's place: what can be answered here goes on meanwhile.
             Some(outcome) = chunks.next(), if !chunks.is_empty() => {
-                waits.push(elsewhere::wait(parts.clone(), outcome?, onward.clone()));
+                waits.push(elsewhere::wait(parts.clone(), outcome?, onward.clone(), last_call.clone()));
             }
             Some(outcome) = waits.next(), if !waits.is_empty() => outcome?,
             taken = intake.recv_many(&mut arrived, CHUNK), if open && chunks.len() < CHUNKS_AT_ONCE => match taken {
-                0 => open = false,
+                0 => {
+                    open = false;
+                    last_call.cancel();
+                }
                 _ => chunks.push(chunk(parts.clone(), arrived, onward.clone())),
             },
         }
@@ -85,12 +95,12 @@ async fn chunk(
     let tokenised = tokio::task::spawn_blocking(move || {
         arrived.into_iter().map(|record| tokenise(&worker, record)).collect::<Vec<_>>()
     });
-    let tokenised = tokenised.await.map_err(|error| broken(&error))?;
+    let tokenised = tokenised.await.map_err(|error| Fatal::Internal { part: "prepare", cause: error.to_string() })?;
     let mut leaders = Vec::with_capacity(tokenised.len());
     for step in tokenised {
         match step {
             Step::Tokenised(post) => leaders.extend(parts.twins.enter(post)),
-            Step::Finished(done) => onward.finished.send(done).await.map_err(|error| broken(&error))?,
+            Step::Finished(done) => onward.finished.send(done).await.map_err(|_| ABANDONED)?,
         }
     }
     let keys: Vec<_> = leaders.iter().map(|post| post.body.key).collect();
@@ -107,19 +117,24 @@ pub(super) async fn sort(
 ) -> Result<Vec<Envelope<TokenizedPost>>, Fatal> {
     let mut elsewhere = Vec::new();
     for (post, question) in posts.into_iter().zip(questions) {
-        match question {
-            Question::Answered(answer) => {
+        match (question, parts.suspects.standing(&post.body.key)) {
+            (Question::Answered(answer), _) => {
                 share(&parts.twins, post, Ok(answer), Source::Cache, &onward.finished).await?;
             }
-            Question::Open => onward.misses.send(post).await.map_err(|error| broken(&error))?,
-            Question::Elsewhere => elsewhere.push(post),
+            (Question::Open, Standing::Poison { attempts }) => {
+                parts.cache.give_up(&post.body.key).await;
+                share(&parts.twins, post, Err(poison(attempts)), Source::Model, &onward.finished).await?;
+            }
+            (Question::Open, _) => onward.misses.send(post).await.map_err(|_| ABANDONED)?,
+            (Question::Elsewhere, _) => elsewhere.push(post),
         }
     }
     Ok(elsewhere)
 }
 
-fn broken(error: &dyn std::fmt::Display) -> Fatal {
-    Fatal::Internal { part: "prepare", cause: error.to_string() }
+fn poison(attempts: u32) -> Rejected {
+    let message = format!("the worker ended {attempts} times while it ran this post (limits.max_attempts)");
+    Rejected::new(Reason::Poison, Stage::Infer, message)
 }
 
 /// Hands an answer, or the reason there is none, to the post that led and to every twin that waited for it.
@@ -139,7 +154,7 @@ pub async fn share(
             Ok(answer) => Finished::Judged(envelope.with(Judged { row, answer: answer.clone(), source })),
             Err(rejected) => Finished::Rejected(envelope.with(rejected.clone())),
         };
-        finished.send(done).await.map_err(|error| broken(&error))?;
+        finished.send(done).await.map_err(|_| ABANDONED)?;
     }
     Ok(())
 }
