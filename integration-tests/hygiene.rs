@@ -128,11 +128,11 @@ fn a_violation_at_the_end_of_a_padded_post_is_seen() {
 
         let seen = prompt.tokenize(&padded, &limit).unwrap();
 
-        let alone = prompt.tokenize(&format!("word. {violation}"), &limit).unwrap();
-        // Its first token may be cut or joined to what stands before it.
+        let alone = prompt.tokenize(violation, &limit).unwrap();
+        // Its first token may be joined to the blank before it.
         let judged = seen.ids.strip_suffix(prompt.tail_ids()).unwrap();
         let whole = alone.ids.strip_suffix(prompt.tail_ids()).unwrap();
-        assert!(seen.truncated && judged.ends_with(&whole[2..]), "{judged:?} does not end with {whole:?}");
+        assert!(seen.truncated && judged.ends_with(&whole[1..]), "{judged:?} does not end with {whole:?}");
     }
     // And by the model: what differs at the end alone is another question.
     let ends = [violation, "It is Sunday, and the library is open all day."];

@@ -115,6 +115,8 @@ fn describe(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn reason(bytes: &[u8]) -> &'static str {
@@ -148,5 +150,22 @@ mod tests {
         assert!(!decode(bytes, 1000).unwrap_err().message.contains("sec"));
         let bytes = br#"{"id":{"secret":1},"text":"x"}"#;
         assert!(!decode(bytes, 1000).unwrap_err().message.contains("secret"));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_record_holds_is_a_sound_post_or_a_rejection_in_few_words(
+            value in r#"(\{"id":"?|"text":|"version":|"lang":|[",:{}\[\]]|\\u[dD][89a-f]00|[ -~]|\PC|-?[0-9]{1,30}|null|\[{1,200}){0,30}"#,
+            at in any::<prop::sample::Index>(), byte in any::<u8>(),
+        ) {
+            let mut bytes = value.into_bytes();
+            bytes.push(b'}');
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            match decode(&bytes, 1000) {
+                Ok(post) => prop_assert!(!post.id.0.is_empty() && !post.text.trim().is_empty()),
+                Err(rejected) => prop_assert!(rejected.message.len() < 120, "{}", rejected.message),
+            }
+        }
     }
 }
