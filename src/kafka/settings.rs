@@ -37,6 +37,8 @@ impl KafkaSettings {
             // What a fetch brings is unpacked at once: 32 KiB of batches that unpack a thousandfold are 32 MiB. A batch
             // that is larger comes alone.
             ("fetch.message.max.bytes", "32768"),
+            // A full queue is looked at again soon, not after a second: small fetches would leave it empty meanwhile.
+            ("fetch.queue.backoff.ms", "10"),
             ("check.crcs", "true"),
             ("fetch.error.backoff.ms", "100"),
         ]);
