@@ -1,5 +1,4 @@
 use std::fs;
-use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -107,23 +106,4 @@ fn a_shorter_run_leaves_nothing_of_a_longer_one() {
     journal.enter([key(4)].iter());
     let text = fs::read_to_string(journal.path()).unwrap();
     assert_eq!(text, format!("{}\n", key(4)));
-}
-
-/// `cargo test --release --lib what_a_note_of_a_run_costs -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn what_a_note_of_a_run_costs() {
-    const RUNS: u32 = 20_000;
-    let state = tempfile::tempdir().unwrap();
-    let suspects = open(&state);
-    let mut journal = suspects.journal().unwrap().unwrap();
-    for rows in [1, 8, 64] {
-        let keys: Vec<_> = (0..rows).map(key).collect();
-        let start = Instant::now();
-        for _ in 0..RUNS {
-            journal.enter(keys.iter());
-            journal.leave();
-        }
-        println!("{rows} rows: {:.1} us a run", start.elapsed().as_secs_f64() * 1e6 / f64::from(RUNS));
-    }
 }
