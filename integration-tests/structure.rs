@@ -26,6 +26,7 @@ const FLOORS: [&[&str]; 6] = [
         "fault",
         "suspects",
         "hygiene",
+        "calibration",
     ],
 ];
 
