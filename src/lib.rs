@@ -17,6 +17,7 @@ pub mod error;
 pub mod fault;
 pub mod hygiene;
 pub mod kafka;
+pub mod language;
 pub mod model;
 pub mod pipeline;
 pub mod policy;
