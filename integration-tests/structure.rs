@@ -18,7 +18,6 @@ const FLOORS: [&[&str]; 6] = [
         "rejection",
         "receipt",
         "policy",
-        "policy_tests",
         "error",
         "config",
         "samples",
@@ -26,6 +25,8 @@ const FLOORS: [&[&str]; 6] = [
         "fault",
         "suspects",
         "hygiene",
+        "calibration",
+        "language",
     ],
 ];
 
