@@ -195,11 +195,11 @@ impl Builder<'_> {
 }
 
 /// Cores that this process may use, as far as the operating system tells; a control group's quota included.
-fn cores() -> usize {
+pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn full_inputs(graph: &Graph) -> Result<FullInputs, ModelError> {
+pub(super) fn full_inputs(graph: &Graph) -> Result<FullInputs, ModelError> {
     FullInputs::of_contract(&graph.contract).ok_or_else(|| {
         ModelError::Contract(format!("{} is a classify graph where a full one belongs", graph.path.display()))
     })

@@ -8,6 +8,7 @@ mod assignment;
 mod builder;
 mod cascade;
 mod contract;
+mod draft;
 mod error;
 mod full;
 mod instance;
@@ -41,6 +42,7 @@ use self::{
     session::Runtime,
 };
 pub use self::{
+    draft::{DraftLimits, Drafted, Drafter, Ended, LoadedDraft, load_draft},
     error::{ModelError, TokenizeError},
     instance::Instance,
     peak::gemm_peak,
