@@ -42,7 +42,7 @@ use self::{
     session::Runtime,
 };
 pub use self::{
-    draft::{DraftLimits, Drafted, Drafter, Ended, LoadedDraft, load_draft},
+    draft::{DraftLimits, Drafted, Drafter, Ended, LoadedDraft, draft_precisions, load_draft},
     error::{ModelError, TokenizeError},
     instance::Instance,
     peak::gemm_peak,

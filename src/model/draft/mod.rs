@@ -22,7 +22,7 @@ use super::{
     ModelConfig, ModelError, ModelInfo, ModelSettings, Prompt,
     assignment::Assignment,
     builder::{check_operators, cores, full_beside, full_inputs, share_of_cores},
-    contract::Contract,
+    contract::{Contract, Fallback},
     error::run_failed,
     manifest::{Folder, Graph},
     provider,
@@ -100,6 +100,28 @@ pub fn load_draft(
     Ok(LoadedDraft { drafters, prompt, info: Arc::new(info) })
 }
 
+/// The precisions in which a folder drafts, its own first; the folder is verified for it.
+pub fn draft_precisions(settings: &ModelSettings) -> Result<Vec<String>, ModelError> {
+    let folder = Folder::verify(&settings.path, settings.require_manifest)?;
+    let fallback = ModelConfig::read(&folder)?.fallback();
+    let own = own_graph(settings, &folder, fallback)?;
+    Ok(std::iter::once(own.precision).chain(folder.further_precisions("draft")).collect())
+}
+
+/// The graph made for drafting, on a CPU and where the folder has one; else the one in Hugging Face's convention.
+fn own_graph(settings: &ModelSettings, folder: &Folder, fallback: Fallback) -> Result<Graph, ModelError> {
+    let wants_full = matches!(settings.graph, GraphChoice::FullSharedPrompt | GraphChoice::FullWholePrompt);
+    if !wants_full
+        && settings.device.is_cpu()
+        && let Some(graph) = folder.graph("draft", fallback)?
+    {
+        return Ok(graph);
+    }
+    folder.graph("full", fallback)?.ok_or_else(|| {
+        folder.fault("there is no ONNX graph: expected draft.onnx and full.onnx, or model.onnx".to_owned())
+    })
+}
+
 fn check_limits(config: &ModelConfig, prompt: &Prompt, limits: &DraftLimits) -> Result<(), ModelError> {
     if limits.max_rows == 0 || limits.max_new_tokens == 0 {
         return Err(ModelError::Prompt("a drafter needs room for one row and one token at least".to_owned()));
@@ -148,17 +170,10 @@ impl Loader<'_> {
         Ok(Ready { graph, drafters, nodes: assignment.nodes() })
     }
 
-    /// The graph made for drafting, on a CPU and where the folder has one; else the one in Hugging Face's convention.
+    /// The graph of the precision that was asked for.
     fn choose(&self) -> Result<Graph, ModelError> {
         let (folder, fallback) = (self.folder, self.config.fallback());
-        let wants_full = matches!(self.settings.graph, GraphChoice::FullSharedPrompt | GraphChoice::FullWholePrompt);
-        let own = if wants_full || !self.settings.device.is_cpu() { None } else { folder.graph("draft", fallback)? };
-        let own = match own {
-            Some(own) => own,
-            None => folder.graph("full", fallback)?.ok_or_else(|| {
-                folder.fault("there is no ONNX graph: expected draft.onnx and full.onnx, or model.onnx".to_owned())
-            })?,
-        };
+        let own = own_graph(self.settings, folder, fallback)?;
         let further = folder.further_precisions("draft");
         let asked = match self.settings.precision {
             Precision::Exported => return Ok(own),

@@ -7,6 +7,8 @@ mod add_norm;
 mod attention;
 mod cascade_attention;
 mod draft_attention;
+#[cfg(test)]
+mod draft_tests;
 mod drafting;
 mod floats;
 mod lanes;
