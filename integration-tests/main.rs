@@ -9,6 +9,7 @@ mod dead_letters;
 mod delivery;
 mod devices;
 mod edits;
+mod eval;
 mod exactly_once;
 mod faults_broker;
 mod faults_circuit;

@@ -231,7 +231,7 @@ fn breaches(document: &Value) -> Vec<String> {
 }
 
 /// The primary subtag of a language tag, in small letters: `en` of `en-GB`.
-fn primary(tag: &str) -> String {
+pub fn primary(tag: &str) -> String {
     tag.split(['-', '_']).next().unwrap_or_default().to_ascii_lowercase()
 }
 

@@ -14,6 +14,8 @@ mod classify;
 mod dead_letters;
 mod demo;
 mod demo_table;
+mod eval;
+mod lines;
 mod reconcile;
 mod run;
 mod schema;
@@ -53,6 +55,8 @@ enum Verb {
     Demo(demo::DemoArguments),
     /// Judge one text and say why; or lines on standard input, verdicts as JSON lines on standard output.
     Classify(classify::ClassifyArguments),
+    /// Judge a labelled set and tell what the verdicts are worth: figures, charts, calibration, attacks.
+    Eval(Box<eval::EvalArguments>),
     /// Check the configuration, then broker, topics, Redis, model and provider, within 10 seconds.
     Check {
         #[command(flatten)]
@@ -64,7 +68,7 @@ enum Verb {
     DeadLetters(dead_letters::DeadLettersArguments),
     /// Measure the model on this machine, without Kafka: posts/s, share of the machine's peak, waiting.
     Bench(Box<bench::BenchArguments>),
-    /// Print a schema: post, verdict, dead_letter, config, calibration, reconcile, dead_letters or asyncapi.
+    /// Print a schema: post, verdict, dead_letter, config, calibration, eval, reconcile, dead_letters or asyncapi.
     Schema {
         /// Which.
         name: SchemaName,
@@ -125,15 +129,17 @@ impl Common {
                 telemetry::start(config.log_format, &config.log_filter);
                 Ok(config)
             }
-            Err(error) => {
-                eprintln!("the configuration has {} problem(s):", error.0.len());
-                for problem in &error.0 {
-                    eprintln!("  {problem}");
-                }
-                Err(Exit::Config)
-            }
+            Err(error) => Err(problems(&error)),
         }
     }
+}
+
+fn problems(error: &config::ConfigError) -> Exit {
+    eprintln!("the configuration has {} problem(s):", error.0.len());
+    for problem in &error.0 {
+        eprintln!("  {problem}");
+    }
+    Exit::Config
 }
 
 /// Runs the verb.
@@ -143,6 +149,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Classify(arguments) => classify::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Eval(arguments) => eval::run(&arguments),
         Verb::Check { common } => check::run(&common),
         Verb::Reconcile(arguments) => reconcile::run(&arguments),
         Verb::DeadLetters(arguments) => dead_letters::run(&arguments),
