@@ -19,6 +19,7 @@ mod lines;
 mod reconcile;
 mod run;
 mod schema;
+mod tokens;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -57,6 +58,8 @@ enum Verb {
     Classify(classify::ClassifyArguments),
     /// Judge a labelled set and tell what the verdicts are worth: figures, charts, calibration, attacks.
     Eval(Box<eval::EvalArguments>),
+    /// Print the token ids that the model would see of each post on standard input, without running it.
+    Tokens(tokens::TokensArguments),
     /// Check the configuration, then broker, topics, Redis, model and provider, within 10 seconds.
     Check {
         #[command(flatten)]
@@ -148,6 +151,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Run { common } => run::run(&common),
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Classify(arguments) => classify::run(&arguments),
+        Verb::Tokens(arguments) => tokens::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Eval(arguments) => eval::run(&arguments),
         Verb::Check { common } => check::run(&common),

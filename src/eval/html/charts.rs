@@ -5,9 +5,12 @@ use super::tables::{figure, share};
 use crate::eval::bootstrap::wilson;
 use crate::eval::report::{EvalV1, LabelReport};
 
+/// Two of them stand beside each other.
+const SQUARE: (f64, f64) = (440.0, 380.0);
+
 /// One curve a label: false positives and recall.
 pub(super) fn roc(report: &EvalV1) -> String {
-    let mut plot = Plot::new(440.0, 380.0, "false positive rate", "recall");
+    let mut plot = Plot::new(SQUARE, 1.0, ["false positive rate", "recall"]);
     plot.path([[0.0, 0.0], [1.0, 1.0]], "class=\"guide\"");
     curves(&mut plot, report, |label| &label.roc);
     let told = Told {
@@ -21,7 +24,7 @@ pub(super) fn roc(report: &EvalV1) -> String {
 
 /// One curve a label: recall and precision.
 pub(super) fn precision_recall(report: &EvalV1) -> String {
-    let mut plot = Plot::new(440.0, 380.0, "recall", "precision");
+    let mut plot = Plot::new(SQUARE, 1.0, ["recall", "precision"]);
     curves(&mut plot, report, |label| &label.precision_recall);
     let told = Told {
         id: "pr",
@@ -49,7 +52,7 @@ fn named(report: &EvalV1, metric: &str, word: &str) -> Vec<(usize, String)> {
 
 /// How often a verdict of a given score was right.
 pub(super) fn reliability(report: &EvalV1) -> String {
-    let mut plot = Plot::new(440.0, 380.0, "score of the winning label", "share that was right");
+    let mut plot = Plot::new(SQUARE, 1.0, ["score of the winning label", "share that was right"]);
     plot.path([[0.0, 0.0], [1.0, 1.0]], "class=\"guide\"");
     for bin in &report.reliability {
         let hits = (bin.right * bin.rows as f64).round() as usize;
@@ -73,8 +76,10 @@ pub(super) fn reliability(report: &EvalV1) -> String {
 
 /// How many verdicts have which winning score.
 pub(super) fn winning_scores(report: &EvalV1) -> String {
-    let mut plot = Plot::new(440.0, 380.0, "score of the winning label", "share of posts");
     let all = report.data.judged.max(1) as f64;
+    let most = report.reliability.iter().map(|bin| bin.rows as f64 / all).fold(0.0, f64::max);
+    let top = [0.1, 0.2, 0.5].into_iter().find(|top| most < 0.93 * top).unwrap_or(1.0);
+    let mut plot = Plot::new(SQUARE, top, ["score of the winning label", "share of posts"]);
     for bin in &report.reliability {
         let height = bin.rows as f64 / all;
         let (left, right, top, ground) = (plot.x(bin.from) + 1.0, plot.x(bin.to) - 1.0, plot.y(height), plot.y(0.0));
@@ -95,7 +100,7 @@ pub(super) fn winning_scores(report: &EvalV1) -> String {
 
 /// Precision, recall and share acted on, over the threshold.
 pub(super) fn thresholds(label: &LabelReport) -> String {
-    let mut plot = Plot::new(440.0, 380.0, &format!("threshold on {}", label.label), "share");
+    let mut plot = Plot::new((900.0, 320.0), 1.0, [&format!("threshold on {}", label.label), "share"]);
     let marks = label.thresholds.map(|bands| [(Some(bands.review), "review"), (bands.act, "act")]);
     for (at, word) in marks.into_iter().flatten().filter_map(|(at, word)| Some((at?, word))) {
         plot.path([[at, 0.0], [at, 1.0]], "class=\"guide\"");
@@ -123,13 +128,14 @@ pub(super) fn thresholds(label: &LabelReport) -> String {
 pub(super) fn histogram(report: &EvalV1, index: usize, label: &LabelReport) -> String {
     const WIDTH: f64 = 440.0;
     const RIDGE: f64 = 54.0;
+    const TOP: f64 = 2.0;
     let ridges: Vec<_> =
         report.labels.iter().enumerate().filter_map(|(at, name)| Some((at, name, label.scores.get(name)?))).collect();
-    let height = 22.0 + RIDGE * ridges.len() as f64 + 40.0;
+    let height = TOP + RIDGE * ridges.len() as f64 + 40.0;
     let (left, right) = (150.0, WIDTH - 12.0);
     let mut inside = String::new();
     for (place, (at, name, bins)) in ridges.iter().enumerate() {
-        let ground = 22.0 + RIDGE * (place + 1) as f64;
+        let ground = TOP + RIDGE * (place + 1) as f64;
         let most = bins.iter().copied().max().unwrap_or(0).max(1) as f64;
         let width = (right - left) / bins.len() as f64;
         let mut path = format!("M{left:.1} {ground:.1}");

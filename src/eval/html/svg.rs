@@ -69,34 +69,39 @@ pub(super) fn drawing(told: &Told<'_>, size: (f64, f64), inside: &str) -> String
     )
 }
 
-/// A plot of shares over shares or scores: both axes run from 0 to 1.
+/// A plot of shares over shares or scores: both axes begin at 0, the lower one ends at 1.
 pub(super) struct Plot {
-    width: f64,
-    height: f64,
+    size: (f64, f64),
+    /// Where the upright axis ends.
+    top: f64,
     inside: String,
 }
 
-const LEFT: f64 = 46.0;
+const LEFT: f64 = 50.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 46.0;
 
 impl Plot {
     /// With grid, ticks and the names of the axes.
-    pub(super) fn new(width: f64, height: f64, x_name: &str, y_name: &str) -> Self {
-        let mut plot = Self { width, height, inside: String::new() };
+    pub(super) fn new(size: (f64, f64), top: f64, names: [&str; 2]) -> Self {
+        let mut plot = Self { size, top, inside: String::new() };
+        let [x_name, y_name] = names;
         for step in 0..=5 {
             let at = f64::from(step) / 5.0;
-            let (x, y) = (plot.x(at), plot.y(at));
-            let (top, bottom, left, right) = (plot.y(1.0), plot.y(0.0), plot.x(0.0), plot.x(1.0));
-            plot.add(&format!("<path class=\"grid\" d=\"M{x:.1} {top:.1}V{bottom:.1}M{left:.1} {y:.1}H{right:.1}\"/>"));
+            let (x, y) = (plot.x(at), plot.y(at * top));
+            let (ceiling, bottom, left, right) = (plot.y(top), plot.y(0.0), plot.x(0.0), plot.x(1.0));
+            plot.add(&format!(
+                "<path class=\"grid\" d=\"M{x:.1} {ceiling:.1}V{bottom:.1}M{left:.1} {y:.1}H{right:.1}\"/>"
+            ));
             plot.text((x, bottom + 17.0), "middle", "", &format!("{at:.1}"));
-            plot.text((left - 8.0, y + 4.0), "end", "", &format!("{at:.1}"));
+            let decimals = if top < 0.5 { 2 } else { 1 };
+            plot.text((left - 8.0, y + 4.0), "end", "", &format!("{:.decimals$}", at * top));
         }
         let (bottom, left, right) = (plot.y(0.0), plot.x(0.0), plot.x(1.0));
         plot.add(&format!("<path class=\"axis\" d=\"M{left:.1} {bottom:.1}H{right:.1}\"/>"));
         plot.text(((left + right) / 2.0, bottom + 37.0), "middle", "", x_name);
-        let middle = plot.y(0.5);
+        let middle = plot.y(top / 2.0);
         plot.add(&format!(
             "<text x=\"12\" y=\"{middle:.1}\" text-anchor=\"middle\" transform=\"rotate(-90 12 {middle:.1})\">{}</text>",
             escaped(y_name)
@@ -105,11 +110,11 @@ impl Plot {
     }
 
     pub(super) fn x(&self, value: f64) -> f64 {
-        LEFT + value * (self.width - LEFT - RIGHT)
+        LEFT + value * (self.size.0 - LEFT - RIGHT)
     }
 
     pub(super) fn y(&self, value: f64) -> f64 {
-        TOP + (1.0 - value) * (self.height - TOP - BOTTOM)
+        TOP + (1.0 - value / self.top) * (self.size.1 - TOP - BOTTOM)
     }
 
     pub(super) fn add(&mut self, element: &str) {
@@ -134,7 +139,7 @@ impl Plot {
 
     /// The finished drawing.
     pub(super) fn drawing(self, told: &Told<'_>) -> String {
-        drawing(told, (self.width, self.height), &self.inside)
+        drawing(told, self.size, &self.inside)
     }
 }
 
@@ -182,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_plot_has_its_axes_the_right_way_up() {
-        let plot = Plot::new(400.0, 300.0, "x", "y");
+        let plot = Plot::new((400.0, 300.0), 1.0, ["x", "y"]);
         assert!(plot.x(0.0) < plot.x(1.0) && plot.y(0.0) > plot.y(1.0));
         let drawn = plot.drawing(&Told { id: "p", title: "a < b", description: "d" });
         assert!(drawn.contains("<title id=\"p-t\">a &lt; b</title>") && drawn.contains("aria-labelledby=\"p-t p-d\""));

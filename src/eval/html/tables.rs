@@ -39,7 +39,7 @@ fn with_range(report: &EvalV1, name: &str) -> String {
 
 fn with_bar(report: &EvalV1, name: &str, series: usize) -> [String; 2] {
     match report.metrics.get(name) {
-        Some(estimate) => [interval(estimate, series), format!("{:.3} {}", estimate.value, range(estimate))],
+        Some(estimate) => [interval(estimate, series), with_range(report, name)],
         None => [String::new(), "–".to_owned()],
     }
 }
