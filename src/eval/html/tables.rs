@@ -18,7 +18,10 @@ pub(super) fn figure(report: &EvalV1, name: &str) -> String {
 /// Its interval, in small letters.
 pub(super) fn range(estimate: &Estimate) -> String {
     let ends = estimate.low.zip(estimate.high);
-    ends.map_or_else(String::new, |(low, high)| format!("<span class=\"range\">{low:.3}–{high:.3}</span>"))
+    ends.map_or_else(String::new, |(low, high)| {
+        // A hyphen is no minus.
+        format!("<span class=\"range\">{low:.3}–{high:.3}</span>").replace('-', "−")
+    })
 }
 
 /// A table of these headers and rows; the first cell of a row heads it.
