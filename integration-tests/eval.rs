@@ -1,12 +1,13 @@
 //! `moderato eval`: a labelled set through the same road, and figures that can be checked against its verdicts.
 
 use std::fs;
+use std::path::Path;
 use std::process::Output;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::pool::{classify, lines};
+use crate::support::pool::{POLICY, classify, lines};
 use crate::support::repository;
 use crate::support::untold::{OVERHEARD, assert_untold};
 use crate::support::worker::Setup;
@@ -212,16 +213,28 @@ fn a_calibration_is_fitted_to_the_raw_scores_and_is_one_that_a_policy_may_name()
         })
         .collect();
 
-    let setup = eval().argument("--fit-calibration").argument(&path).argument("--per-label").argument("--per-language");
-    let (told, code) = said(&setup.output(&file(&many)));
-
-    assert_eq!(code, Some(0), "{told}");
-    let calibration = moderato::calibration::CalibrationV1::load(&path).unwrap();
+    let fit = |setup: Setup, path: &Path| {
+        let setup =
+            setup.argument("--fit-calibration").argument(path).argument("--per-label").argument("--per-language");
+        let report = report(setup, &many);
+        (moderato::calibration::CalibrationV1::load(path).unwrap(), report)
+    };
+    let (calibration, _) = fit(eval(), &path);
     let on = &calibration.fitted_on;
     assert!(on.nll_after < on.nll_before, "{on:?}");
     assert_eq!((on.rows, calibration.per_language["en"].rows), (240, 240));
     assert!(calibration.baseline.values().all(|bins| bins.iter().sum::<u64>() == 240));
-    assert!(told.contains("temperature"), "{told}");
+
+    let policy = fs::read_to_string(repository(POLICY)).unwrap();
+    let naming = folder.path().join("policy.md");
+    fs::write(&naming, policy.replacen("taxonomy:", "calibration: calibration.json\ntaxonomy:", 1)).unwrap();
+    let (again, report) = fit(eval().argument("--policy").argument(&naming), &folder.path().join("again.json"));
+
+    assert_eq!(report["judge"]["calibration"], calibration.revision());
+    let close = |a: f64, b: f64| (a - b).abs() < 1e-6;
+    assert!(close(value(&report, "nll"), on.nll_after) && close(value(&report, "raw.nll"), on.nll_before));
+    assert!(close(value(&report, "ece"), on.ece_after) && close(value(&report, "raw.ece"), on.ece_before));
+    assert!(close(again.overall.temperature, calibration.overall.temperature), "fitted to the raw scores again");
 }
 
 #[test]

@@ -18,7 +18,6 @@ const FLOORS: [&[&str]; 6] = [
         "rejection",
         "receipt",
         "policy",
-        "policy_tests",
         "error",
         "config",
         "samples",
@@ -27,6 +26,7 @@ const FLOORS: [&[&str]; 6] = [
         "suspects",
         "hygiene",
         "calibration",
+        "language",
     ],
 ];
 

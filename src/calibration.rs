@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::language;
+
 /// What `schema` says in every calibration of this version.
 pub const SCHEMA: &str = "calibration.v1";
 /// Equal bins of a score's histogram in `baseline`.
@@ -168,7 +170,9 @@ impl CalibrationV1 {
                 }
             }
         }
-        for language in self.per_language.keys().filter(|language| primary(language) != **language) {
+        for language in
+            self.per_language.keys().filter(|language| language::primary(language).as_ref() != Some(language))
+        {
             problems
                 .push(format!("per_language.{language}: write a primary language tag in small letters, such as en"));
         }
@@ -190,10 +194,23 @@ impl CalibrationV1 {
         format!("sha256:{}", hex::encode(Sha256::digest(content)))
     }
 
+    /// In what this is not for the model and prompt with these digests; `None` where it is.
+    pub fn mismatch(&self, model_digest: &str, prompt_digest: &str) -> Option<String> {
+        let Self { model, model_digest: fitted, .. } = self;
+        if fitted != model_digest {
+            return Some(format!(
+                "it was fitted for the model {model} ({fitted}), and the model here is {model_digest}"
+            ));
+        }
+        let fitted = &self.prompt_digest;
+        (fitted != prompt_digest)
+            .then(|| format!("it was fitted under another prompt ({fitted}), and the policy's is {prompt_digest}"))
+    }
+
     /// The scaling for posts of this language (BCP 47), and the tag it stands under where it is the language's own.
     pub fn scaling(&self, lang: Option<&str>) -> (&Scaling, Option<&str>) {
-        let own = lang.filter(|_| !self.per_language.is_empty());
-        match own.and_then(|lang| self.per_language.get_key_value(&primary(lang))) {
+        let own = lang.filter(|_| !self.per_language.is_empty()).and_then(language::primary);
+        match own.and_then(|lang| self.per_language.get_key_value(&lang)) {
             Some((tag, scaling)) => (scaling, Some(tag)),
             None => (&self.overall, None),
         }
@@ -228,11 +245,6 @@ fn breaches(document: &Value) -> Vec<String> {
         format!("{place}: {error}")
     };
     validator.iter_errors(document).map(told).collect()
-}
-
-/// The primary subtag of a language tag, in small letters: `en` of `en-GB`.
-pub fn primary(tag: &str) -> String {
-    tag.split(['-', '_']).next().unwrap_or_default().to_ascii_lowercase()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod eval;
 pub mod fault;
 pub mod hygiene;
 pub mod kafka;
+pub mod language;
 pub mod model;
 pub mod pipeline;
 pub mod policy;

@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("out", type=Path, help="the adapter folder to write")
     parser.add_argument("--model", type=Path, required=True, help="a model folder of the base: its tokenizer is used")
     parser.add_argument("--program", type=Path, default=Path("target/release/moderato"), help="the worker, which tokenises")
-    parser.add_argument("--policy", type=Path, action="append", required=True, help="policy file; with several, each batch takes one, the first twice as often")
+    parser.add_argument("--policy", type=Path, action="append", required=True, help="policy file; with several, each batch takes one, the first four times as often")
     parser.add_argument("--train", action="append", required=True, metavar="FILE[@SHARE]", help="labelled JSONL, or a share of it")
     parser.add_argument("--val", action="append", required=True, metavar="FILE[@SHARE]")
     parser.add_argument("--exclude", action="append", default=[], metavar="FILE", help="JSONL whose texts must not be trained on")

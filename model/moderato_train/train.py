@@ -51,9 +51,9 @@ class Trainer:
         plan = [batch for number, rows in enumerate(epochs) for batch in _batches(rows, self.schedule, number)]
         draw = random.Random(self.schedule.seed)
         # The first prompt is the one that is shipped; the others teach that a policy's words may differ.
-        prompts = draw.choices(self.prompts, [2] + [1] * (len(self.prompts) - 1), k=len(plan))
+        prompts = draw.choices(self.prompts, [4] + [1] * (len(self.prompts) - 1), k=len(plan))
         start, tokens, losses = time.time(), 0, []
-        checks = {len(plan) * part // 6 for part in range(1, 6)}
+        checks = {len(plan) * part // 4 for part in range(1, 4)}
         for (rows, picked), prompt in list(zip(plan, prompts))[self.step :]:
             losses.append(self._learn(rows, picked, prompt, len(plan)))
             tokens += sum(len(rows.ids[n]) for n in picked)

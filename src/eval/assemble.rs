@@ -89,7 +89,7 @@ impl Inputs<'_> {
         let answer = |row: &Row| {
             let mut scores = vec![0.0; self.policy_labels.len()];
             place(row.truth).into_iter().for_each(|at| scores[at] = 1.0);
-            Outcome::Judged(Answer { raw: scores.clone(), scores, action: Action::Allow, abstained: false })
+            Outcome::Judged(Answer { raw: scores.clone(), scores, action: Action::Allow, abstained: false, lang: None })
         };
         let all = || Verdicts { outcomes: self.dataset.rows.iter().map(answer).collect(), judge: None };
         let adversarial = self.dataset.rows.iter().any(|row| row.attack.is_some());

@@ -159,6 +159,7 @@ mod tests {
             raw: vec![score, 1.0 - score],
             action: if score >= 0.4 { Action::Review } else { Action::Allow },
             abstained: false,
+            lang: None,
         };
         vec![row(0, 0.9), row(0, 0.45), row(1, 0.42), row(1, 0.1)]
     }

@@ -105,6 +105,7 @@ mod tests {
             raw: vec![score, 1.0 - score],
             action: Action::Allow,
             abstained: false,
+            lang: None,
         };
         scores.into_iter().enumerate().map(row).collect()
     }

@@ -127,7 +127,7 @@ impl JudgeRef {
             policy_revision: policy.revision.clone(),
             policy_digest: policy.digest.clone(),
             taxonomy: policy.taxonomy.clone(),
-            calibration: None,
+            calibration: verdict.data.verdict.calibration.as_ref().map(|used| used.revision.to_string()),
         }
     }
 }

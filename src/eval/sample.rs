@@ -21,6 +21,8 @@ pub struct Judged {
     pub action: Action,
     /// Whether the verdict said that it does not know.
     pub abstained: bool,
+    /// The post's language, detected or given.
+    pub lang: Option<String>,
 }
 
 impl Judged {

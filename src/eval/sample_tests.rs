@@ -12,7 +12,7 @@ fn frame(labels: usize) -> Frame {
 
 fn row(truth: usize, scores: &[f64]) -> Judged {
     let action = if scores[0] >= 0.8 { Action::Act } else { Action::Allow };
-    Judged { truth, scores: scores.to_vec(), raw: scores.to_vec(), action, abstained: truth == 1 }
+    Judged { truth, scores: scores.to_vec(), raw: scores.to_vec(), action, abstained: truth == 1, lang: None }
 }
 
 fn figure(rows: &[Judged], labels: usize, name: &str) -> f64 {

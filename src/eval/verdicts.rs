@@ -1,5 +1,8 @@
 //! The worker's own verdicts, read back: what each row was answered, and who answered.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::report::JudgeRef;
@@ -27,6 +30,8 @@ pub struct Answer {
     pub action: Action,
     /// Whether the verdict says that it does not know.
     pub abstained: bool,
+    /// The post's language, detected or given: the one that a calibration goes by.
+    pub lang: Option<String>,
 }
 
 /// Everything that the worker said of one file.
@@ -56,11 +61,20 @@ impl Verdicts {
             return Ok(());
         }
         let verdict: VerdictV1 = serde_json::from_slice(line).map_err(|error| format!("a verdict: {error}"))?;
-        let judgement = &verdict.data.verdict;
-        let score = |label: &String| judgement.scores.get(label.as_str()).copied();
-        let scores: Option<Vec<f64>> = labels.iter().map(score).collect();
-        let scores = scores.ok_or("a verdict lacks the score of a label of the policy")?;
-        let answer = Answer { raw: scores.clone(), scores, action: judgement.action, abstained: false };
+        let (judgement, input) = (&verdict.data.verdict, &verdict.data.input);
+        let in_order = |scores: &BTreeMap<Cow<'_, str>, f64>| -> Result<Vec<f64>, String> {
+            let score = |label: &String| scores.get(label.as_str()).copied();
+            let scores: Option<Vec<f64>> = labels.iter().map(score).collect();
+            scores.ok_or_else(|| "a verdict lacks the score of a label of the policy".to_owned())
+        };
+        let lang = input.lang_detected.as_ref().or(input.lang.as_ref());
+        let answer = Answer {
+            scores: in_order(&judgement.scores)?,
+            raw: in_order(&judgement.raw_scores)?,
+            action: judgement.action,
+            abstained: judgement.abstained,
+            lang: lang.map(ToString::to_string),
+        };
         self.outcomes.push(Outcome::Judged(answer));
         self.judge.get_or_insert_with(|| JudgeRef::of(&verdict));
         Ok(())

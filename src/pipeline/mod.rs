@@ -15,6 +15,7 @@ pub mod conclude;
 pub mod elsewhere;
 pub mod infer;
 pub mod judge;
+pub mod judgement;
 pub mod outlet;
 pub mod prepare;
 pub mod sequencer;
@@ -32,6 +33,7 @@ use tokio::task::JoinSet;
 use crate::cache::Cache;
 use crate::config::Limits;
 use crate::error::Fatal;
+use crate::language::Detected;
 use crate::model::{Loaded, Tokenized};
 use crate::pipeline::circuit::Tolerance;
 use crate::pipeline::judge::Judge;
@@ -54,6 +56,8 @@ pub struct TokenizedPost {
     pub tokens: Tokenized,
     /// What identifies the question.
     pub key: VerdictKey,
+    /// What the text tells of its language, if the policy asks for that and the model has to run.
+    pub language: Option<Detected>,
     /// Decoding and tokenising took this long.
     pub tokenise: Duration,
     /// It waited this long for its run, if it had one of its own.
@@ -146,6 +150,7 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
         precision: info.precision.to_string(),
         onnxruntime: info.onnxruntime_version.to_string(),
     });
+    let detect_language = !policy.languages.is_empty();
     let judge = Judge::new(policy, &info, pool);
     let prepare = prepare::Parts {
         prompt,
@@ -156,6 +161,7 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
         twins: twins.clone(),
         suspects: suspects.clone(),
         labels: info.labels.len(),
+        detect_language,
     };
     let conclude = conclude::Parts {
         judge,

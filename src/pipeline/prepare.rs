@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{Cache, Question};
 use crate::config::InputLimit;
 use crate::error::Fatal;
+use crate::language;
 use crate::model::{Prompt, TokenizeError};
 use crate::pipeline::twins::Twins;
 use crate::pipeline::{Finished, Judged, TokenizedPost, elsewhere};
@@ -38,7 +39,7 @@ pub struct Parts {
     pub limit: InputLimit,
     /// Largest value that is decoded, in bytes.
     pub max_post_bytes: usize,
-    /// Makes verdict keys for the model and policy in force.
+    /// Makes the keys of questions to the model under the prompt in force.
     pub keyring: Keyring,
     /// Where answers are kept.
     pub cache: Arc<Cache>,
@@ -48,6 +49,8 @@ pub struct Parts {
     pub suspects: Arc<Suspects>,
     /// How many labels an answer must have.
     pub labels: usize,
+    /// Whether the policy asks for the language of a text.
+    pub detect_language: bool,
 }
 
 /// Where posts go from here.
@@ -105,7 +108,24 @@ async fn chunk(
     }
     let keys: Vec<_> = leaders.iter().map(|post| post.body.key).collect();
     let questions = parts.cache.ask(&keys, parts.labels).await;
+    let leaders = if parts.detect_language { detect(leaders, &questions).await? } else { leaders };
     sort(&parts, leaders, questions, &onward).await
+}
+
+/// Looks at the language of the texts that the model will read; an answer that is there has it.
+async fn detect(
+    mut posts: Vec<Envelope<TokenizedPost>>,
+    questions: &[Question],
+) -> Result<Vec<Envelope<TokenizedPost>>, Fatal> {
+    let open: Vec<bool> = questions.iter().map(|question| *question == Question::Open).collect();
+    let work = move || {
+        for (post, _) in posts.iter_mut().zip(open).filter(|(_, open)| *open) {
+            post.body.language = Some(language::detect(&post.body.post.text));
+        }
+        posts
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Fatal::Internal { part: "prepare", cause: error.to_string() })
 }
 
 /// Sends each post on by what is known of its question; hands back those whose question another worker is answering.
@@ -194,5 +214,5 @@ fn prepare_post(parts: &Parts, bytes: &[u8]) -> Result<TokenizedPost, Rejected> 
         Rejected::new(reason, Stage::Tokenise, error.to_string())
     })?;
     let key = parts.keyring.key(&tokens.ids);
-    Ok(TokenizedPost { post, tokens, key, tokenise: start.elapsed(), queue: None, classify: None })
+    Ok(TokenizedPost { post, tokens, key, language: None, tokenise: start.elapsed(), queue: None, classify: None })
 }

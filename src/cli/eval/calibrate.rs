@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::calibration::{CalibrationV1, FittedOn, Method, SCHEMA, Scaling, primary};
+use crate::calibration::{CalibrationV1, FittedOn, Method, SCHEMA, Scaling};
 use crate::error::Exit;
 use crate::eval::assemble::Inputs;
-use crate::eval::dataset::Row;
 use crate::eval::evaluate::histogram;
 use crate::eval::fit::{Fitted, LEAST_FOR_A_BIAS, RawRow};
 use crate::eval::report::JudgeRef;
 use crate::eval::sample::{Frame, Judged, Sample};
 use crate::eval::verdicts::Verdicts;
+use crate::language;
 
 /// Rows of a language that are enough for a scaling of its own.
 const LEAST_FOR_A_LANGUAGE: usize = 200;
@@ -29,7 +29,7 @@ pub(super) struct FitArguments {
     /// Fit a bias for each label besides.
     #[arg(long, requires = "fit_calibration")]
     per_label: bool,
-    /// Fit each language (`lang`) by itself that has 200 rows or more.
+    /// Fit each language by itself that has 200 rows or more.
     #[arg(long, requires = "fit_calibration")]
     per_language: bool,
 }
@@ -38,8 +38,7 @@ impl FitArguments {
     /// Fits, writes and tells. Always the raw scores: a calibration is never fitted on top of another.
     pub(super) fn run(&self, file: &Path, inputs: &Inputs<'_>, verdicts: &Verdicts) -> Result<Exit, Exit> {
         let judged = inputs.judged(verdicts);
-        let rows = inputs.dataset.rows.iter().zip(&judged);
-        let rows: Vec<(&Row, &Judged)> = rows.filter_map(|(row, judged)| Some((row, judged.as_ref()?))).collect();
+        let rows: Vec<&Judged> = judged.iter().flatten().collect();
         let labels = &inputs.frame.labels;
         let (overall, per_language) = self.scalings(&rows, labels);
         let judge = verdicts.judge.clone().unwrap_or_default();
@@ -55,9 +54,9 @@ impl FitArguments {
         Ok(Exit::Ok)
     }
 
-    fn scalings(&self, rows: &[(&Row, &Judged)], labels: &[String]) -> (Scaling, BTreeMap<String, Scaling>) {
-        let fit = |rows: &[(&Row, &Judged)]| {
-            let raw: Vec<RawRow> = rows.iter().map(|(_, judged)| RawRow::from(*judged)).collect();
+    fn scalings(&self, rows: &[&Judged], labels: &[String]) -> (Scaling, BTreeMap<String, Scaling>) {
+        let fit = |rows: &[&Judged]| {
+            let raw: Vec<RawRow> = rows.iter().map(|row| RawRow::from(*row)).collect();
             scaling(&Fitted::to(&raw, labels.len(), self.per_label), labels)
         };
         let languages = if self.per_language { by_language(rows) } else { BTreeMap::new() };
@@ -65,7 +64,7 @@ impl FitArguments {
         (fit(rows), enough.map(|(language, rows)| (language, fit(&rows))).collect())
     }
 
-    fn tell(&self, file: &Path, calibration: &CalibrationV1, rows: &[(&Row, &Judged)]) {
+    fn tell(&self, file: &Path, calibration: &CalibrationV1, rows: &[&Judged]) {
         let on = &calibration.fitted_on;
         eprintln!(
             "{}: temperature {:.3}; on the rows that it was fitted on, nll {:.4} became {:.4} and ece {:.4} became {:.4}",
@@ -77,7 +76,7 @@ impl FitArguments {
             on.ece_after
         );
         if self.per_label {
-            let count = |label: usize| rows.iter().filter(|(_, judged)| judged.truth == label).count();
+            let count = |label: usize| rows.iter().filter(|row| row.truth == label).count();
             let few = calibration.labels.iter().enumerate().filter(|(label, _)| count(*label) < LEAST_FOR_A_BIAS);
             for (_, label) in few {
                 eprintln!("{label}: fewer than {LEAST_FOR_A_BIAS} rows; no bias was fitted for it");
@@ -100,11 +99,11 @@ impl FitArguments {
     }
 }
 
-fn by_language<'a>(rows: &[(&'a Row, &'a Judged)]) -> BTreeMap<String, Vec<(&'a Row, &'a Judged)>> {
+fn by_language<'a>(rows: &[&'a Judged]) -> BTreeMap<String, Vec<&'a Judged>> {
     let mut languages = BTreeMap::<String, Vec<_>>::new();
     for row in rows {
-        if let Some(lang) = &row.0.lang {
-            languages.entry(primary(lang)).or_default().push(*row);
+        if let Some(lang) = row.lang.as_deref().and_then(language::primary) {
+            languages.entry(lang).or_default().push(*row);
         }
     }
     languages
@@ -126,7 +125,7 @@ struct Draft<'a> {
 
 impl Draft<'_> {
     /// The file, and what it makes better on its own rows, by the worker's own way to apply it.
-    fn calibration(self, rows: &[(&Row, &Judged)], frame: &Frame) -> CalibrationV1 {
+    fn calibration(self, rows: &[&Judged], frame: &Frame) -> CalibrationV1 {
         let now = Timestamp::now();
         let JudgeRef { policy, taxonomy, model, model_digest, prompt_digest, .. } = self.judge;
         let mut calibration = CalibrationV1 {
@@ -154,10 +153,7 @@ impl Draft<'_> {
         };
         let calibrated: Vec<Judged> = rows
             .iter()
-            .map(|(row, judged)| Judged {
-                scores: calibration.apply(&judged.raw, row.lang.as_deref()),
-                ..(*judged).clone()
-            })
+            .map(|row| Judged { scores: calibration.apply(&row.raw, row.lang.as_deref()), ..(*row).clone() })
             .collect();
         let frame = Frame { calibrated: true, ..frame.clone() };
         let sample = Sample::new(&frame, calibrated.iter().collect());

@@ -179,7 +179,7 @@ impl EvalArguments {
         Ok(Frame {
             labels: labels.iter().map(|label| label.id.to_string()).collect(),
             thresholds: labels.iter().map(|label| label.thresholds.filter(|_| whole)).collect(),
-            calibrated: false,
+            calibrated: policy.calibration.is_some(),
         })
     }
 
