@@ -10,6 +10,7 @@ mod delivery;
 mod devices;
 mod draft;
 mod edits;
+mod eval;
 mod exactly_once;
 mod faults_broker;
 mod faults_circuit;
