@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use self::reader::Reader;
 use crate::calibration::CalibrationV1;
+use crate::hygiene::Mask;
 
 /// A checked policy.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,8 @@ pub struct Policy {
     pub prompt: String,
     /// The labels, in the order of their scores.
     pub labels: Vec<PolicyLabel>,
+    /// What is masked in a post before the model reads it.
+    pub mask: Vec<Mask>,
     /// What turns raw scores into calibrated ones; its labels are the policy's, in the same order.
     pub calibration: Option<Arc<CalibrationV1>>,
     calibration_revision: String,
@@ -191,6 +194,7 @@ impl Policy {
                                  "prompt": self.prompt, "labels": labels});
         // Only where they are set: a policy that has none of them keeps the digest it always had.
         let optional = [
+            ("mask", (!self.mask.is_empty()).then(|| json!(self.mask))),
             ("calibration", self.calibration.as_ref().map(|_| json!(self.calibration_revision))),
             ("calibration_for_other_model", self.calibration_for_other_model.then(|| json!("allow"))),
             ("abstain_below", self.abstain_below.map(|least| json!(least))),

@@ -6,14 +6,16 @@ use serde_json::{Map, Value};
 
 use super::{Policy, PolicyFormat, PolicyLabel, PolicyProblem, Thresholds};
 use crate::calibration::CalibrationV1;
+use crate::hygiene::Mask;
 use crate::language;
 
 const LABELS: std::ops::RangeInclusive<usize> = 2..=16;
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "id",
     "revision",
     "taxonomy",
     "prompt",
+    "mask",
     "labels",
     "calibration",
     "calibration_for_other_model",
@@ -81,6 +83,7 @@ impl<'a> Reader<'a> {
             id: self.name("id", document.get("id")),
             revision: self.words("revision", document.get("revision")),
             prompt: self.words("prompt", document.get("prompt")),
+            mask: self.mask(document.get("mask")),
             calibration: self.calibration(document.get("calibration"), &taxonomy, &labels),
             calibration_revision: String::new(),
             calibration_for_other_model: self.allowed(document.get("calibration_for_other_model")),
@@ -91,6 +94,29 @@ impl<'a> Reader<'a> {
             digest: String::new(),
         };
         policy.with_digest()
+    }
+
+    fn mask(&mut self, value: Option<&Value>) -> Vec<Mask> {
+        let mut masks = match value {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(names)) => names.iter().filter_map(|name| self.one_mask(name)).collect(),
+            Some(_) => {
+                self.problem("mask", "must be a list, such as [urls, handles]");
+                Vec::new()
+            }
+        };
+        // In one order, whatever the file's: equal masks, equal digests.
+        masks.sort_unstable();
+        masks.dedup();
+        masks
+    }
+
+    fn one_mask(&mut self, name: &Value) -> Option<Mask> {
+        let mask = name.as_str().and_then(Mask::from_name);
+        if mask.is_none() {
+            self.problem("mask", format!("has {name}; what can be masked is urls and handles"));
+        }
+        mask
     }
 
     fn labels(&mut self, value: Option<&Value>) -> Vec<PolicyLabel> {

@@ -14,6 +14,7 @@ use crate::calibration::Method;
 use crate::hygiene::TextNormalised;
 use crate::language::Detected;
 use crate::policy::Action;
+use crate::post::EvidenceSeen;
 
 /// What the model said about one row of token ids, before any policy; this is what is cached.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -240,6 +241,9 @@ pub struct InputRef<'a> {
     pub tokens_prompt: usize,
     /// Prompt tags such as `[INST]` found in the text and made harmless.
     pub tags_neutralised: usize,
+    /// How much of the post's evidence the model saw; left out where the post brought none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<EvidenceSeen>,
     /// Where the post stood.
     pub kafka: SourceRef<'a>,
 }
