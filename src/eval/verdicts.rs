@@ -91,7 +91,14 @@ impl Answer {
             let even = 1.0 / places.len() as f64;
             picked.map(|score| if sum > 0.0 { score / sum } else { even }).collect()
         };
-        Judged { truth, scores: of(&self.scores), raw: of(&self.raw), action: self.action, abstained: self.abstained }
+        Judged {
+            truth,
+            scores: of(&self.scores),
+            raw: of(&self.raw),
+            action: self.action,
+            abstained: self.abstained,
+            lang: self.lang.clone(),
+        }
     }
 }
 
@@ -101,8 +108,13 @@ mod tests {
 
     #[test]
     fn scores_among_some_of_the_labels_are_renormalised() {
-        let answer =
-            Answer { scores: vec![0.2, 0.5, 0.3], raw: vec![0.0, 1.0, 0.0], action: Action::Allow, abstained: false };
+        let answer = Answer {
+            scores: vec![0.2, 0.5, 0.3],
+            raw: vec![0.0, 1.0, 0.0],
+            action: Action::Allow,
+            abstained: false,
+            lang: None,
+        };
         let judged = answer.among(&[0, 2], 1);
         assert!((judged.scores[0] - 0.4).abs() < 1e-12 && (judged.scores[1] - 0.6).abs() < 1e-12);
         assert_eq!(judged.raw, [0.5, 0.5]);
