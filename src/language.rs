@@ -42,7 +42,7 @@ pub fn detect(text: &str) -> Detected {
 }
 
 /// The language of a post: its producer knows best, unless the text is surely in another.
-pub fn of_post<'a>(given: Option<&'a str>, detected: Option<&'a Detected>) -> Option<String> {
+pub fn of_post(given: Option<&str>, detected: Option<&Detected>) -> Option<String> {
     match detected.and_then(Detected::sure) {
         Some((lang, _)) => Some(lang.to_owned()),
         None => given.and_then(primary),
