@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn a_long_text_is_looked_at_in_part() {
-        let text =
-            format!("{}{}", "Der Bürgermeister sagte am Dienstag nichts dazu. ".repeat(20), "\u{1}".repeat(10_000));
+        let german = "Der Bürgermeister sagte am Dienstag nichts dazu. ".repeat(13);
+        let text = format!("{german}{}", "The mayor said nothing about it on Tuesday. ".repeat(100));
         assert_eq!(detect(&text).sure().map(|(lang, _)| lang), Some("de"));
     }
 }
