@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod dead_letters;
 pub mod error;
+pub mod eval;
 pub mod export;
 pub mod fault;
 pub mod hygiene;

@@ -14,7 +14,9 @@ mod classify;
 mod dead_letters;
 mod demo;
 mod demo_table;
+mod eval;
 mod export;
+mod lines;
 mod reconcile;
 mod run;
 mod schema;
@@ -55,6 +57,8 @@ enum Verb {
     Demo(demo::DemoArguments),
     /// Judge one text and say why; or lines on standard input, verdicts as JSON lines on standard output.
     Classify(classify::ClassifyArguments),
+    /// Judge a labelled set and tell what the verdicts are worth: figures, charts, calibration, attacks.
+    Eval(Box<eval::EvalArguments>),
     /// Print the token ids that the model would see of each post on standard input, without running it.
     Tokens(tokens::TokensArguments),
     /// Check the configuration, then broker, topics, Redis, model and provider, within 10 seconds.
@@ -70,7 +74,7 @@ enum Verb {
     Export(export::ExportArguments),
     /// Measure the model on this machine, without Kafka: posts/s, share of the machine's peak, waiting.
     Bench(Box<bench::BenchArguments>),
-    /// Print a schema: post, verdict, dead_letter, config, calibration, reconcile, dead_letters, export-... or asyncapi.
+    /// Print a schema: post, verdict, dead_letter, config, calibration, eval, reconcile, dead_letters, export-... or asyncapi.
     Schema {
         /// Which.
         name: SchemaName,
@@ -131,15 +135,17 @@ impl Common {
                 telemetry::start(config.log_format, &config.log_filter);
                 Ok(config)
             }
-            Err(error) => {
-                eprintln!("the configuration has {} problem(s):", error.0.len());
-                for problem in &error.0 {
-                    eprintln!("  {problem}");
-                }
-                Err(Exit::Config)
-            }
+            Err(error) => Err(problems(&error)),
         }
     }
+}
+
+fn problems(error: &config::ConfigError) -> Exit {
+    eprintln!("the configuration has {} problem(s):", error.0.len());
+    for problem in &error.0 {
+        eprintln!("  {problem}");
+    }
+    Exit::Config
 }
 
 /// Runs the verb.
@@ -150,6 +156,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Classify(arguments) => classify::run(&arguments),
         Verb::Tokens(arguments) => tokens::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Eval(arguments) => eval::run(&arguments),
         Verb::Check { common } => check::run(&common),
         Verb::Reconcile(arguments) => reconcile::run(&arguments),
         Verb::Export(arguments) => export::run(&arguments),

@@ -6,6 +6,7 @@ use schemars::schema_for;
 use crate::calibration::CalibrationV1;
 use crate::config;
 use crate::dead_letters::DeadLettersV1;
+use crate::eval::report::EvalV1;
 use crate::export::case::Platform;
 use crate::export::settings::Settings;
 use crate::export::{self, Format};
@@ -28,6 +29,8 @@ pub enum SchemaName {
     Config,
     /// What `eval --fit-calibration` writes and a policy names.
     Calibration,
+    /// What `eval --json` prints.
+    Eval,
     /// What `reconcile --json` prints.
     Reconcile,
     /// What `dead-letters list --json` prints.
@@ -59,6 +62,7 @@ pub fn render(name: SchemaName) -> String {
         SchemaName::DeadLetter => schema_for!(DeadLetterHeaders).to_value(),
         SchemaName::Config => config::schema(),
         SchemaName::Calibration => schema_for!(CalibrationV1).to_value(),
+        SchemaName::Eval => schema_for!(EvalV1).to_value(),
         SchemaName::Reconcile => schema_for!(ReconcileV1).to_value(),
         SchemaName::DeadLetters => schema_for!(DeadLettersV1).to_value(),
         SchemaName::Export => schema_for!(export::Draft).to_value(),
@@ -86,6 +90,7 @@ mod tests {
             (SchemaName::DeadLetter, "dead_letter.v1.json"),
             (SchemaName::Config, "config.v1.json"),
             (SchemaName::Calibration, "calibration.v1.json"),
+            (SchemaName::Eval, "eval.v1.json"),
             (SchemaName::Reconcile, "reconcile.v1.json"),
             (SchemaName::DeadLetters, "dead_letters.v1.json"),
             (SchemaName::Export, "export/export.v1.json"),

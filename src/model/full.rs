@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use half::f16;
 use ort::{
-    session::{Session, SessionInputValue},
+    session::{Session, SessionInputValue, SessionOutputs},
     value::{DynValue, Tensor, TensorElementType},
 };
 use tracing::warn;
@@ -37,7 +37,7 @@ impl FullInputs {
     pub(super) fn of_contract(contract: &Contract) -> Option<Self> {
         match contract {
             Contract::Full { cache, position_ids, .. } => Some(Self { cache: *cache, position_ids: *position_ids }),
-            Contract::Cascade { .. } => None,
+            Contract::Cascade { .. } | Contract::Draft { .. } => None,
         }
     }
 
@@ -77,13 +77,35 @@ impl FullInputs {
         shape: CacheShape,
         prompt: &[u32],
     ) -> Result<PrefixCache, ModelError> {
-        let nothing = PrefixCache::empty(self.cache);
-        let outputs = session.run(self.of(&[prompt], prompt.len(), Some(&nothing))?).map_err(run_failed)?;
+        Ok(self.continued(session, shape, &PrefixCache::empty(self.cache), prompt)?.1)
+    }
+
+    /// One row after `past`: the logits of its last token, and the cache grown by the row.
+    pub(super) fn continued(
+        &self,
+        session: &mut Session,
+        shape: CacheShape,
+        past: &PrefixCache,
+        row: &[u32],
+    ) -> Result<(Vec<f32>, PrefixCache), ModelError> {
+        let outputs = session.run(self.of(&[row], row.len(), Some(past))?).map_err(run_failed)?;
         let present = present_names(shape.layers)
             .into_iter()
             .map(|name| outputs.get(&name).ok_or_else(|| ModelError::run(format!("the full graph gives no {name}"))));
-        PrefixCache::of(shape, prompt.len(), present)
+        let cache = PrefixCache::of(shape, past.tokens() + row.len(), present)?;
+        let logits = logits_of(&outputs)?;
+        let vocabulary = vocabulary(logits);
+        let last = (row.len() - 1) * vocabulary;
+        Ok((slice(logits, last..last + vocabulary)?, cache))
     }
+}
+
+fn logits_of<'a>(outputs: &'a SessionOutputs<'_>) -> Result<&'a DynValue, ModelError> {
+    outputs.get("logits").ok_or_else(|| ModelError::run("the graph gives no logits"))
+}
+
+fn vocabulary(logits: &DynValue) -> usize {
+    logits.shape().last().copied().and_then(|size| usize::try_from(size).ok()).unwrap_or(0)
 }
 
 fn matrix(dims: [usize; 2], values: Vec<i64>) -> Result<SessionInputValue<'static>, ModelError> {
@@ -146,8 +168,8 @@ impl FullEngine {
         };
         let inputs = self.inputs.of(rows, width, Some(prefix))?;
         let outputs = self.session.run(inputs).map_err(run_failed)?;
-        let logits = outputs.get("logits").ok_or_else(|| ModelError::run("the graph gives no logits"))?;
-        let vocabulary = logits.shape().last().copied().and_then(|size| usize::try_from(size).ok()).unwrap_or(0);
+        let logits = logits_of(&outputs)?;
+        let vocabulary = vocabulary(logits);
         let last = |row: &&[u32], index: usize| (index * width + row.len() - 1) * vocabulary;
         rows.iter()
             .enumerate()

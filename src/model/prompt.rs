@@ -64,21 +64,34 @@ pub struct Prompt {
 impl Prompt {
     /// Builds the prompt from the folder's tokenizer and chat template.
     pub(super) fn build(folder: &Folder, policy: &Policy) -> Result<Self, ModelError> {
-        let json = folder.require("tokenizer.json")?;
-        let config = folder.require("tokenizer_config.json")?;
-        let chat = ChatFormat::parse(&config, folder.read("chat_template.jinja")?)?;
+        let (json, chat) = read(folder)?;
         Self::from_parts(&json, &chat, policy)
     }
 
+    /// A prompt whose answer is text: it has no labels.
+    pub(super) fn for_drafting(folder: &Folder, prompt: &str) -> Result<Self, ModelError> {
+        let (json, chat) = read(folder)?;
+        let mut drafting = Self::without_labels(&json, &chat, prompt, "the prompt for notes")?;
+        // A note names no handle and no link of its own: the model is not shown any to copy.
+        drafting.mask = vec![Mask::Urls, Mask::Handles];
+        Ok(drafting)
+    }
+
     pub(super) fn from_parts(tokenizer_json: &str, chat: &ChatFormat, policy: &Policy) -> Result<Self, ModelError> {
+        let named = format!("the prompt of policy {}", policy.id);
+        let mut prompt = Self::without_labels(tokenizer_json, chat, &policy.prompt, &named)?;
+        prompt.labels = label_ids(&prompt.tokenizer, policy)?;
+        prompt.digest = digest(&[&prompt.prefix, &prompt.tail, &prompt.labels]);
+        prompt.mask = policy.mask.clone();
+        Ok(prompt)
+    }
+
+    fn without_labels(tokenizer_json: &str, chat: &ChatFormat, text: &str, named: &str) -> Result<Self, ModelError> {
         let tokenizer = SegmentTokenizer::parse(tokenizer_json, chat)?;
-        if let Some(token) = tokenizer.control_token_in(&policy.prompt) {
-            return Err(ModelError::Prompt(format!(
-                "the prompt of policy {} contains the control token {token}: take it out",
-                policy.id
-            )));
+        if let Some(token) = tokenizer.control_token_in(text) {
+            return Err(ModelError::Prompt(format!("{named} contains the control token {token}: take it out")));
         }
-        let (before, after) = chat.around_post(&policy.prompt)?;
+        let (before, after) = chat.around_post(text)?;
         let prefix = tokenizer.prompt_start(&before)?;
         let tail = tokenizer.prompt_segment(&after)?;
         if prefix.is_empty() || tail.is_empty() {
@@ -86,12 +99,12 @@ impl Prompt {
                 "the chat template puts nothing before or after the user's message: check chat_template".to_owned(),
             ));
         }
-        let labels = label_ids(&tokenizer, policy)?;
         let gap = tokenizer.post_segment(GAP).map_err(|error| ModelError::Tokenizer(error.to_string()))?;
-        let digest = digest(&[&prefix, &tail, &labels]);
+        let digest = digest(&[&prefix, &tail, &[]]);
         let texts = format!("{}\n{}", hex::encode(Sha256::digest(tokenizer_json)), chat.template);
         let tokenizer_digest = format!("sha256:{}", hex::encode(Sha256::digest(texts)));
-        Ok(Self { tokenizer, prefix, tail, labels, gap, tokenizer_digest, digest, mask: policy.mask.clone() })
+        let mask = Vec::new();
+        Ok(Self { tokenizer, prefix, tail, labels: Vec::new(), gap, tokenizer_digest, digest, mask })
     }
 
     /// For measuring only: the prefix cut, or lengthened by its own ids, to so many tokens.
@@ -180,6 +193,17 @@ impl Prompt {
     /// One id a label, in the policy's order.
     pub fn label_ids(&self) -> &[u32] {
         &self.labels
+    }
+
+    /// Whether the id ends what a model writes: the end of the text or of its turn, and any other control token, of
+    /// which an answer has none.
+    pub(super) fn ends(&self, id: u32) -> bool {
+        self.tokenizer.is_control(id)
+    }
+
+    /// The text of ids that a model wrote.
+    pub(super) fn text(&self, ids: &[u32]) -> Result<String, ModelError> {
+        self.tokenizer.text(ids).map_err(|error| ModelError::run(format!("the answer has no text: {error}")))
     }
 
     /// How many tokens the tokenizer's model has; tokens added to it later are not counted.
@@ -272,6 +296,13 @@ fn head_of(text: &str, bytes: usize) -> &str {
 
 fn tail_of(text: &str, bytes: usize) -> &str {
     &text[text.ceil_char_boundary(text.len().saturating_sub(bytes))..]
+}
+
+fn read(folder: &Folder) -> Result<(String, ChatFormat), ModelError> {
+    let json = folder.require("tokenizer.json")?;
+    let config = folder.require("tokenizer_config.json")?;
+    let chat = ChatFormat::parse(&config, folder.read("chat_template.jinja")?)?;
+    Ok((json, chat))
 }
 
 /// One token a label, all different.

@@ -113,6 +113,16 @@ impl SegmentTokenizer {
         self.control_texts.iter().map(String::as_str).find(|token| text.contains(token))
     }
 
+    /// Whether the id is of a control token.
+    pub(super) fn is_control(&self, id: u32) -> bool {
+        self.control.contains(&id)
+    }
+
+    /// The text that the ids spell, control tokens left out.
+    pub(super) fn text(&self, ids: &[u32]) -> Result<String, String> {
+        self.post.decode(ids, true).map_err(|error| error.to_string())
+    }
+
     /// Tokens of the vocabulary itself, without those added to it.
     pub(super) fn vocabulary(&self) -> usize {
         self.post.get_vocab_size(false)
