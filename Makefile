@@ -181,4 +181,4 @@ clean:
 
 .PHONY: distclean
 distclean: clean
-	rm -rf .cache .venv .venv-peers
+	rm -rf .cache .venv .venv-peers .venv-train

@@ -9,7 +9,7 @@ use crate::support::repository;
 const FLOORS: [&[&str]; 6] = [
     &["main", "lib"],
     &["cli"],
-    &["app", "admin", "shutdown", "replay", "eval", "reconcile", "dead_letters"],
+    &["app", "admin", "shutdown", "replay", "eval", "reconcile", "dead_letters", "export"],
     &["pipeline"],
     &["kafka", "cache", "model"],
     &[
@@ -27,6 +27,7 @@ const FLOORS: [&[&str]; 6] = [
         "hygiene",
         "calibration",
         "language",
+        "shape",
     ],
 ];
 

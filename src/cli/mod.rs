@@ -15,6 +15,7 @@ mod dead_letters;
 mod demo;
 mod demo_table;
 mod eval;
+mod export;
 mod lines;
 mod reconcile;
 mod run;
@@ -69,9 +70,11 @@ enum Verb {
     Reconcile(reconcile::ReconcileArguments),
     /// Show dead letters, or put their posts back on the input topic.
     DeadLetters(dead_letters::DeadLettersArguments),
+    /// Drafts for Community Notes, AT Protocol, ActivityStreams and the EU DSA out of verdicts and notes; nothing is submitted.
+    Export(export::ExportArguments),
     /// Measure the model on this machine, without Kafka: posts/s, share of the machine's peak, waiting.
     Bench(Box<bench::BenchArguments>),
-    /// Print a schema: post, verdict, dead_letter, config, calibration, eval, reconcile, dead_letters or asyncapi.
+    /// Print a schema: post, verdict, dead_letter, config, calibration, eval, reconcile, dead_letters, export-... or asyncapi.
     Schema {
         /// Which.
         name: SchemaName,
@@ -156,6 +159,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Eval(arguments) => eval::run(&arguments),
         Verb::Check { common } => check::run(&common),
         Verb::Reconcile(arguments) => reconcile::run(&arguments),
+        Verb::Export(arguments) => export::run(&arguments),
         Verb::DeadLetters(arguments) => dead_letters::run(&arguments),
         Verb::Schema { name } => {
             say!("{}", render_schema(name));
