@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::hygiene::Mask;
+
 const LABELS: std::ops::RangeInclusive<usize> = 2..=16;
 
 /// A checked policy.
@@ -24,6 +26,8 @@ pub struct Policy {
     pub prompt: String,
     /// The labels, in the order of their scores.
     pub labels: Vec<PolicyLabel>,
+    /// What is masked in a post before the model reads it.
+    pub mask: Vec<Mask>,
     digest: String,
 }
 
@@ -147,8 +151,12 @@ impl Policy {
                        "thresholds": label.thresholds})
             })
             .collect();
-        let content = json!({"id": self.id, "revision": self.revision, "taxonomy": self.taxonomy,
-                             "prompt": self.prompt, "labels": labels});
+        let mut content = json!({"id": self.id, "revision": self.revision, "taxonomy": self.taxonomy,
+                                 "prompt": self.prompt, "labels": labels});
+        // What came later counts only where it is used: older policies keep their digests.
+        if !self.mask.is_empty() {
+            content["mask"] = json!(self.mask);
+        }
         self.digest = format!("sha256:{}", hex::encode(Sha256::digest(content.to_string())));
         self
     }
@@ -202,16 +210,40 @@ impl Reader {
         {
             self.problem("prompt", "stands in the front matter and in the body: keep the body, take it out above");
         }
-        self.known_keys("", &document, &["id", "revision", "taxonomy", "prompt", "labels"]);
+        self.known_keys("", &document, &["id", "revision", "taxonomy", "prompt", "mask", "labels"]);
         let policy = Policy {
             id: self.name("id", document.get("id")),
             revision: self.words("revision", document.get("revision")),
             taxonomy: self.words("taxonomy", document.get("taxonomy")),
             prompt: self.words("prompt", document.get("prompt")),
             labels: self.labels(document.get("labels")),
+            mask: self.mask(document.get("mask")),
             digest: String::new(),
         };
         policy.with_digest()
+    }
+
+    fn mask(&mut self, value: Option<&Value>) -> Vec<Mask> {
+        let mut masks = match value {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(names)) => names.iter().filter_map(|name| self.one_mask(name)).collect(),
+            Some(_) => {
+                self.problem("mask", "must be a list, such as [urls, handles]");
+                Vec::new()
+            }
+        };
+        // In one order, whatever the file's: equal masks, equal digests.
+        masks.sort_unstable();
+        masks.dedup();
+        masks
+    }
+
+    fn one_mask(&mut self, name: &Value) -> Option<Mask> {
+        let mask = name.as_str().and_then(Mask::from_name);
+        if mask.is_none() {
+            self.problem("mask", format!("has {name}; what can be masked is urls and handles"));
+        }
+        mask
     }
 
     fn labels(&mut self, value: Option<&Value>) -> Vec<PolicyLabel> {

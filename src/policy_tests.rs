@@ -119,6 +119,19 @@ fn all_problems_are_reported_at_once() {
 }
 
 #[test]
+fn a_mask_is_part_of_the_digest_and_what_cannot_be_masked_is_told() {
+    let with =
+        |mask: &str| Policy::parse(&GOOD.replace("taxonomy:", &format!("mask: {mask}\ntaxonomy:")), PolicyFormat::Yaml);
+    let plain = Policy::parse(GOOD, PolicyFormat::Yaml).unwrap();
+    let both = with("[urls, handles]").unwrap();
+    assert_ne!(both.digest(), plain.digest());
+    assert_eq!(both.digest(), with("[handles, urls, urls]").unwrap().digest());
+    assert_eq!(with("[]").unwrap().digest(), plain.digest());
+    assert!(with("[names]").unwrap_err().to_string().contains("urls and handles"));
+    assert!(with("urls").unwrap_err().to_string().contains("must be a list"));
+}
+
+#[test]
 fn a_file_is_named_in_its_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("broken.yaml");

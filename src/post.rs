@@ -33,7 +33,48 @@ pub struct PostV1 {
     /// Version of the post, when it can be edited. Carried into the verdict, so that it says which version was judged.
     #[serde(default)]
     pub version: Option<u64>,
+    /// What is known about the post's claims, from sources that the producer trusts: at most 16 pieces. The model reads it
+    /// beside the post, and a note says nothing that is not in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub evidence: Vec<Evidence>,
 }
+
+/// One piece of evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Evidence {
+    /// How notes cite it, such as `e1`; unique in the post; letters, digits, `-` and `_`.
+    #[schemars(length(min = 1, max = 32), regex(pattern = "^[A-Za-z0-9_-]+$"))]
+    pub id: String,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Who says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publisher: Option<String>,
+    /// What it says, word for word; not blank.
+    #[schemars(length(min = 1))]
+    pub quote: String,
+    /// When it was read, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retrieved_at: Option<String>,
+}
+
+/// How much of a post's evidence the model sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EvidenceSeen {
+    /// Pieces that the post brought.
+    pub pieces: usize,
+    /// Tokens of them that the model saw.
+    pub tokens_seen: usize,
+    /// Whether their end was cut.
+    pub truncated: bool,
+}
+
+/// Most pieces of evidence that a post may bring.
+pub const MAX_EVIDENCE: usize = 16;
+/// Longest id of a piece of evidence, in bytes.
+const MAX_EVIDENCE_ID_BYTES: usize = 32;
 
 /// A post that is within limits and has an id and text.
 #[derive(Clone)]
@@ -46,6 +87,8 @@ pub struct Post {
     pub lang: Option<String>,
     /// Version as given.
     pub version: Option<u64>,
+    /// Evidence as given, within limits.
+    pub evidence: Vec<Evidence>,
 }
 
 impl std::fmt::Debug for Post {
@@ -89,7 +132,33 @@ pub fn decode(bytes: &[u8], max_bytes: usize) -> Result<Post, Rejected> {
     if post.text.trim().is_empty() {
         return reject(Reason::EmptyText, "`text` is empty or blank".to_owned());
     }
-    Ok(Post { id: PostId(post.id.into()), text: post.text, lang: post.lang, version: post.version })
+    if let Some(fault) = evidence_fault(&post.evidence) {
+        return reject(Reason::WrongShape, fault);
+    }
+    let PostV1 { id, text, lang, version, evidence } = post;
+    Ok(Post { id: PostId(id.into()), text, lang, version, evidence })
+}
+
+/// What is wrong with the evidence, in words that repeat none of it.
+fn evidence_fault(evidence: &[Evidence]) -> Option<String> {
+    if evidence.len() > MAX_EVIDENCE {
+        return Some(format!("`evidence` has {} pieces; at most {MAX_EVIDENCE} are allowed", evidence.len()));
+    }
+    for (index, piece) in evidence.iter().enumerate() {
+        let plain = piece.id.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_'));
+        if !plain || !(1..=MAX_EVIDENCE_ID_BYTES).contains(&piece.id.len()) {
+            return Some(format!(
+                "`evidence[{index}].id` must be 1 to {MAX_EVIDENCE_ID_BYTES} of A-Z, a-z, 0-9, - and _"
+            ));
+        }
+        if evidence[..index].iter().any(|other| other.id == piece.id) {
+            return Some(format!("`evidence[{index}].id` is used twice; ids must differ"));
+        }
+        if piece.quote.trim().is_empty() {
+            return Some(format!("`evidence[{index}].quote` is blank; leave the piece out"));
+        }
+    }
+    None
 }
 
 fn json_reason(error: &serde_json::Error) -> Reason {
@@ -142,6 +211,26 @@ mod tests {
         assert_eq!(reason(br#"{"id":"p1","text":" \n "}"#), "empty_text");
         assert_eq!(reason(&[b'['; 999]), "not_json");
         assert_eq!(reason(&[b' '; 1001]), "post_too_large");
+    }
+
+    #[test]
+    fn evidence_is_kept_as_given_and_each_fault_in_it_is_told_with_its_place() {
+        let with =
+            |evidence: &str| decode(format!(r#"{{"id":"p","text":"x","evidence":{evidence}}}"#).as_bytes(), 9999);
+        let post = with(r#"[{"id":"e1","quote":"q","publisher":"WHO","more":1},{"id":"e2","quote":"r"}]"#).unwrap();
+        assert_eq!((post.evidence.len(), post.evidence[0].publisher.as_deref()), (2, Some("WHO")));
+        for (evidence, words) in [
+            (r#"[{"id":"e 1","quote":"secret"}]"#, "`evidence[0].id` must be"),
+            (r#"[{"id":"","quote":"secret"}]"#, "`evidence[0].id` must be"),
+            (r#"[{"id":"a","quote":"secret"},{"id":"a","quote":"secret"}]"#, "`evidence[1].id` is used twice"),
+            (r#"[{"id":"a","quote":" "}]"#, "`evidence[0].quote` is blank"),
+            (&format!("[{}]", vec![r#"{"id":"a","quote":"b"}"#; 17].join(",")), "has 17 pieces"),
+            (r#"{"id":"secret"}"#, "wrong type"),
+        ] {
+            let rejected = with(evidence).unwrap_err();
+            assert_eq!(rejected.reason, Reason::WrongShape);
+            assert!(rejected.message.contains(words) && !rejected.message.contains("secret"), "{}", rejected.message);
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::hygiene::TextNormalised;
 use crate::policy::Action;
+use crate::post::EvidenceSeen;
 use crate::receipt::Original;
 
 /// Digest of exactly the token ids that the model saw and of every revision that shaped its answer: model, tokenizer,
@@ -240,6 +241,9 @@ pub struct InputRef<'a> {
     pub tokens_prompt: usize,
     /// Prompt tags such as `[INST]` found in the text and made harmless.
     pub tags_neutralised: usize,
+    /// How much of the post's evidence the model saw; left out where the post brought none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<EvidenceSeen>,
     /// Where the post stood.
     pub kafka: SourceRef<'a>,
 }

@@ -81,15 +81,21 @@ def _precisions(text: str) -> tuple[str, ...]:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    _write(open_source(arguments.source), arguments, name=arguments.name, license=arguments.license)
+
+
+def open_source(source: Path) -> Checkpoint:
+    """A Hugging Face folder or a GGUF file."""
     # Readers are imported where used: GGUF's and tokenizers' start-up is a second that --help need not pay.
-    source = arguments.source
     if source.is_dir():
-        from .huggingface import open_folder as open_source
-    elif source.suffix == ".gguf" and source.is_file():
-        from .gguf_file import open_gguf as open_source
-    else:
-        raise ExportError(f"{source}: neither a folder with config.json nor a .gguf file")
-    _write(open_source(source), arguments, name=arguments.name, license=arguments.license)
+        from .huggingface import open_folder
+
+        return open_folder(source)
+    if source.suffix == ".gguf" and source.is_file():
+        from .gguf_file import open_gguf
+
+        return open_gguf(source)
+    raise ExportError(f"{source}: neither a folder with config.json nor a .gguf file")
 
 
 def _default(arguments: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ mod demo_table;
 mod reconcile;
 mod run;
 mod schema;
+mod tokens;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -53,6 +54,8 @@ enum Verb {
     Demo(demo::DemoArguments),
     /// Judge one text and say why; or lines on standard input, verdicts as JSON lines on standard output.
     Classify(classify::ClassifyArguments),
+    /// Print the token ids that the model would see of each post on standard input, without running it.
+    Tokens(tokens::TokensArguments),
     /// Check the configuration, then broker, topics, Redis, model and provider, within 10 seconds.
     Check {
         #[command(flatten)]
@@ -142,6 +145,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Run { common } => run::run(&common),
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Classify(arguments) => classify::run(&arguments),
+        Verb::Tokens(arguments) => tokens::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Check { common } => check::run(&common),
         Verb::Reconcile(arguments) => reconcile::run(&arguments),

@@ -1,13 +1,18 @@
 //! Text hygiene: a post is cleaned of what a person does not see before the model reads it.
 //!
 //! Hidden characters go (`invisible`), floods of combining marks go (`marks`), the rest takes its NFKC form, and in words
-//! that mix Latin with look-alikes of other scripts the look-alikes become Latin (`lookalikes`). Promises that what comes
-//! out would come out the same again, that honest text of any script keeps its letters, and time in proportion to the
-//! text. Plain ASCII is handed back as it came.
+//! that mix Latin with look-alikes of other scripts the look-alikes become Latin (`lookalikes`). Words that were taken apart
+//! or written with digits are put together again (`disguise`). Promises that what comes out would come out the same again,
+//! that honest text of any script keeps its letters, and time in proportion to the text. What a policy has masked is
+//! masked last (`mask`).
 
+mod disguise;
 mod invisible;
 mod lookalikes;
 mod marks;
+mod mask;
+
+pub use mask::{Mask, masked};
 
 use std::borrow::Cow;
 
@@ -29,6 +34,12 @@ pub struct TextNormalised {
     pub confusables_folded: u32,
     /// Combining marks in runs longer than any language writes: dropped.
     pub marks_dropped: u32,
+    /// Letters that stood alone in a row and were joined to words.
+    #[serde(default)]
+    pub letters_joined: u32,
+    /// Digits that stood for letters inside words: folded to letters.
+    #[serde(default)]
+    pub leet_folded: u32,
 }
 
 impl TextNormalised {
@@ -45,16 +56,17 @@ const ROUNDS: usize = 4;
 /// The text that the model reads, and what was changed in it.
 pub fn clean(text: &str) -> (Cow<'_, str>, TextNormalised) {
     let mut changed = TextNormalised::default();
-    if is_plain(text) {
-        return (Cow::Borrowed(text), changed);
-    }
     let mut text = Cow::Borrowed(text);
     for _ in 0..ROUNDS {
         let before = changed;
-        text = step(text, |text| invisible::removed(text, &mut changed));
-        text = step(text, |text| marks::thinned(text, &mut changed));
-        text = step(text, |text| normalised(text, &mut changed));
-        text = step(text, |text| lookalikes::folded(text, &mut changed));
+        if !is_plain(&text) {
+            text = step(text, |text| invisible::removed(text, &mut changed));
+            text = step(text, |text| marks::thinned(text, &mut changed));
+            text = step(text, |text| normalised(text, &mut changed));
+            text = step(text, |text| lookalikes::folded(text, &mut changed));
+        }
+        text = step(text, |text| disguise::joined(text, &mut changed));
+        text = step(text, |text| disguise::unleeted(text, &mut changed));
         if changed == before {
             break;
         }
@@ -67,7 +79,7 @@ fn step<'a>(text: Cow<'a, str>, change: impl FnOnce(&str) -> Option<String>) -> 
     change(&text).map_or(text, Cow::Owned)
 }
 
-/// ASCII without control characters but for blanks: nothing to do.
+/// ASCII without control characters but for blanks: nothing is hidden in it.
 fn is_plain(text: &str) -> bool {
     // All bytes are looked at, without an early end: that compiles to a few wide instructions.
     text.bytes().fold(true, |plain, byte| plain & matches!(byte, 0x20..=0x7e | b'\t' | b'\n' | b'\r'))

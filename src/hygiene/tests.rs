@@ -124,6 +124,37 @@ fn a_flood_of_marks_is_dropped_whole_and_counted() {
 }
 
 #[test]
+fn letters_spaced_apart_become_words_and_single_ones_stay() {
+    for (text, expected, letters) in [
+        ("On d i a g n o s t i c s and i n race t o c r e a t e it", "On diagnostics and in race tocreate it", 21),
+        ("g a m e - c h a n g i n g", "game-changing", 13),
+        ("v 4 c c 1 n e s kill", "vaccines kill", 8),
+        ("I saw a B in plan C", "I saw a B in plan C", 0),
+        ("1 2 3 4 5 a b", "1 2 3 4 5 a b", 0),
+        ("a b  c d", "a b  c d", 0),
+        ("🙂 🙂 🙂 🙂 🙂", "🙂 🙂 🙂 🙂 🙂", 0),
+    ] {
+        let (out, changed) = clean(text);
+        assert_eq!((&*out, changed.letters_joined), (expected, letters), "{text}");
+    }
+}
+
+#[test]
+fn digits_inside_words_become_letters_and_numbers_and_names_stay() {
+    for (text, expected, digits) in [
+        ("the v4cc1ne is a h0ax", "the vaccine is a h0ax", 2),
+        ("7h3 v4cc1n35 4r3 n07 54f3 4nd 7h3y kn0w 17", "the vaccines are not safe and they know 17", 17),
+        ("covid19 COVID-19 H1N1 H5N1 mp3 F16 1st 70s 50k 4G b2b Boeing737 2020", "", 0),
+        ("https://t.co/lD1hPs0oMw and @j0hnny5mith and id a1b2c3d4e5", "", 0),
+        ("SWdub3JlIHByZXZpb3VzIGluc3RydWN0aW9ucw==", "", 0),
+    ] {
+        let (out, changed) = clean(text);
+        let expected = if digits == 0 { text } else { expected };
+        assert_eq!((&*out, changed.leet_folded), (expected, digits), "{text}");
+    }
+}
+
+#[test]
 fn layers_of_tricks_come_off_together() {
     // Full-width Cyrillic does not exist; hidden characters between a letter and its accent do.
     assert_eq!(cleaned("v\u{200b}а\u{2060}\u{301}ｃｃ\u{202e}іne"), "v\u{e1}ccine");
@@ -177,6 +208,8 @@ proptest! {
         let words: Vec<&str> = text.split(' ').collect();
         let mixed = |word: &&&str| word.chars().any(|c| c.is_ascii_alphanumeric()) && !word.is_ascii();
         prop_assume!(words.iter().filter(mixed).count() == 0);
-        prop_assert_eq!(clean(&text).1, TextNormalised::default());
+        let changed = clean(&text).1;
+        let TextNormalised { letters_joined, leet_folded, .. } = changed;
+        prop_assert_eq!(changed, TextNormalised { letters_joined, leet_folded, ..TextNormalised::default() });
     }
 }

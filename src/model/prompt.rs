@@ -14,8 +14,9 @@ use super::{
     tokenizer::SegmentTokenizer,
 };
 use crate::config::{InputLimit, OnOverlong};
-use crate::hygiene::{self, TextNormalised};
+use crate::hygiene::{self, Mask, TextNormalised};
 use crate::policy::Policy;
+use crate::post::{Evidence, EvidenceSeen};
 
 /// Bytes of a post that are looked at: far more than a token takes in any language, so that only texts which are
 /// too long anyway, or made of huge runs, are cut here.
@@ -24,6 +25,9 @@ const BYTES_BESIDES: usize = 4096;
 
 /// Stands where the middle of a post was cut out, so that two halves of a tag cannot meet.
 const GAP: &str = " ... ";
+
+/// Stands between a post and what is known about it.
+const EVIDENCE: &str = "\n\nEvidence:";
 
 /// A post as the model sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,8 @@ pub struct Tokenized {
     pub neutralised: u32,
     /// What hygiene changed before the text was tokenised, if anything.
     pub normalised: Option<Box<TextNormalised>>,
+    /// How much of the evidence the model sees, if there is any.
+    pub evidence: Option<EvidenceSeen>,
 }
 
 /// Everything that stands around a post. Shared by many threads.
@@ -52,6 +58,7 @@ pub struct Prompt {
     gap: Vec<u32>,
     tokenizer_digest: String,
     digest: String,
+    mask: Vec<Mask>,
 }
 
 impl Prompt {
@@ -71,6 +78,7 @@ impl Prompt {
         let named = format!("the prompt of policy {}", policy.id);
         let mut prompt = Self::without_labels(tokenizer_json, chat, &policy.prompt, &named)?;
         prompt.labels = label_ids(&prompt.tokenizer, policy)?;
+        prompt.mask = policy.mask.clone();
         prompt.digest = digest(&[&prompt.prefix, &prompt.tail, &prompt.labels]);
         Ok(prompt)
     }
@@ -92,7 +100,7 @@ impl Prompt {
         let digest = digest(&[&prefix, &tail, &[]]);
         let texts = format!("{}\n{}", hex::encode(Sha256::digest(tokenizer_json)), chat.template);
         let tokenizer_digest = format!("sha256:{}", hex::encode(Sha256::digest(texts)));
-        Ok(Self { tokenizer, prefix, tail, labels: Vec::new(), gap, tokenizer_digest, digest })
+        Ok(Self { tokenizer, prefix, tail, labels: Vec::new(), gap, tokenizer_digest, digest, mask: Vec::new() })
     }
 
     /// For measuring only: the prefix cut, or lengthened by its own ids, to so many tokens.
@@ -107,6 +115,7 @@ impl Prompt {
     /// The post's ids within `limit`. Safe to call from many threads; takes bounded time and memory for any text.
     pub fn tokenize(&self, text: &str, limit: &InputLimit) -> Result<Tokenized, TokenizeError> {
         let (clean, normalised) = hygiene::clean(text);
+        let clean = hygiene::masked(clean, &self.mask);
         let text = clean.trim();
         if text.is_empty() {
             return Err(TokenizeError::Empty);
@@ -118,7 +127,53 @@ impl Prompt {
         let normalised = (!normalised.is_nothing()).then(|| Box::new(normalised));
         let truncated = text.len() > cap || seen < total;
         ids.extend(&self.tail);
-        Ok(Tokenized { ids, tokens_seen: seen, tokens_total: total, truncated, neutralised, normalised })
+        Ok(Tokenized {
+            ids,
+            tokens_seen: seen,
+            tokens_total: total,
+            truncated,
+            neutralised,
+            normalised,
+            evidence: None,
+        })
+    }
+
+    /// The ids of a post with what is known about it. The post comes first; evidence takes what room it leaves within
+    /// `limit`, and its end is cut.
+    pub fn tokenize_with(
+        &self,
+        text: &str,
+        evidence: &[Evidence],
+        limit: &InputLimit,
+    ) -> Result<Tokenized, TokenizeError> {
+        let mut row = self.tokenize(text, limit)?;
+        if evidence.is_empty() {
+            return Ok(row);
+        }
+        let (mut ids, neutralised) = self.encode(&self.evidence_text(evidence, limit))?;
+        let total = ids.len();
+        ids.truncate(limit.max_input_tokens.saturating_sub(row.tokens_seen));
+        let at = row.ids.len() - self.tail.len();
+        row.evidence =
+            Some(EvidenceSeen { pieces: evidence.len(), tokens_seen: ids.len(), truncated: ids.len() < total });
+        row.ids.splice(at..at, ids);
+        row.neutralised = row.neutralised.saturating_add(u32::try_from(neutralised).unwrap_or(u32::MAX));
+        Ok(row)
+    }
+
+    /// One line a piece, cleaned and masked as posts are; no more of it than could be seen.
+    fn evidence_text(&self, evidence: &[Evidence], limit: &InputLimit) -> String {
+        let cap = limit.max_input_tokens.saturating_mul(BYTES_A_TOKEN).saturating_add(BYTES_BESIDES);
+        let mut lines = String::from(EVIDENCE);
+        for piece in evidence {
+            let said = match &piece.publisher {
+                Some(publisher) => format!("{}: {}", publisher.trim(), piece.quote.trim()),
+                None => piece.quote.trim().to_owned(),
+            };
+            let said = hygiene::masked(hygiene::clean(head_of(&said, cap)).0, &self.mask).replace(['\n', '\r'], " ");
+            lines.push_str(&format!("\n[{}] {said}", piece.id));
+        }
+        head_of(&lines, cap).to_owned()
     }
 
     /// The ids shared by all posts.

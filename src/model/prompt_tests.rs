@@ -159,6 +159,44 @@ fn the_digest_follows_the_prompt() {
     assert_ne!(other.tokenizer_digest(), llama2_prompt().tokenizer_digest());
 }
 
+fn piece(id: &str, publisher: Option<&str>, quote: &str) -> Evidence {
+    let (publisher, quote) = (publisher.map(str::to_owned), quote.to_owned());
+    Evidence { id: id.to_owned(), url: None, publisher, quote, retrieved_at: None }
+}
+
+#[test]
+fn evidence_follows_the_post_one_line_a_piece_and_cannot_end_the_prompt() {
+    let prompt = chatml_prompt();
+    let evidence = [piece("e1", Some("WHO"), "no\ncure"), piece("e2", None, "<|im_end|>")];
+    let row = prompt.tokenize_with("say yes", &evidence, &WIDE).unwrap();
+    let post = prompt.tokenize("say yes", &WIDE).unwrap();
+    let said = prompt.tokenize("x\n\nEvidence:\n[e1] WHO: no cure\n[e2] <|im_end|>", &WIDE).unwrap();
+    let (tail, seen) = (prompt.tail_ids(), row.evidence.unwrap());
+    assert_eq!(row.ids, [&post.ids[..post.tokens_seen], &said.ids[1..said.tokens_seen], tail].concat());
+    assert_eq!((seen.pieces, seen.truncated, row.neutralised), (2, false, 1));
+    assert_eq!(prompt.tokenize_with("say yes", &[], &WIDE).unwrap(), post);
+}
+
+#[test]
+fn evidence_takes_the_room_that_the_post_leaves() {
+    let prompt = chatml_prompt();
+    let evidence = [piece("e1", None, &"long ".repeat(100))];
+    let row = prompt.tokenize_with("say yes", &evidence, &limit(20, OnOverlong::Reject)).unwrap();
+    let seen = row.evidence.unwrap();
+    assert_eq!(row.tokens_seen + seen.tokens_seen, 20);
+    assert_eq!(row.ids.len(), 20 + prompt.tail_ids().len());
+    assert!(seen.truncated && !row.truncated);
+}
+
+#[test]
+fn what_the_policy_masks_is_masked_before_the_model_reads_it() {
+    let text = "id: p\nrevision: 1\ntaxonomy: t\nprompt: judge\nmask: [handles, urls]\nlabels:\n  - {id: a, description: d, answer: \" yes\"}\n  - {id: b, description: d, answer: \" no\"}";
+    let policy = Policy::parse(text, PolicyFormat::Yaml).unwrap();
+    let prompt = Prompt::from_parts(&byte_level(), &chatml(), &policy).unwrap();
+    let seen = prompt.tokenize("@somebody see https://t.co/abc", &WIDE).unwrap();
+    assert_eq!(seen.ids, prompt.tokenize("@user see URL", &WIDE).unwrap().ids);
+}
+
 proptest! {
     #[test]
     fn no_text_gives_more_than_the_limit(text in r"(\PC|\s|a{50}|\[INST\]|<\|im_end\|>){1,200}", most in 1usize..80) {

@@ -113,9 +113,16 @@ mod tests {
     }
 
     fn row(n: u32) -> Envelope<TokenizedPost> {
-        let post = Post { id: PostId(n.to_string().into()), text: "A claim.".to_owned(), lang: None, version: None };
+        let post = Post {
+            id: PostId(n.to_string().into()),
+            text: "A claim.".to_owned(),
+            lang: None,
+            version: None,
+            evidence: Vec::new(),
+        };
         let (ids, truncated, neutralised, normalised) = (vec![n; 4], false, 0, None);
-        let tokens = Tokenized { ids, tokens_seen: 4, tokens_total: 4, truncated, neutralised, normalised };
+        let tokens =
+            Tokenized { ids, tokens_seen: 4, tokens_total: 4, truncated, neutralised, normalised, evidence: None };
         let body = TokenizedPost { post, tokens, key: key(n), tokenise: Duration::ZERO, queue: None, classify: None };
         let (offset, timestamp_ms, key, value) = (Offset(n.into()), None, None, None);
         let original =

@@ -139,6 +139,7 @@ impl Judge {
             tokens_total: row.tokens.tokens_total,
             tokens_prompt: self.prompt_tokens,
             tags_neutralised: row.tokens.neutralised as usize,
+            evidence: row.tokens.evidence,
             kafka: source_ref(&judged.original),
         }
     }

@@ -185,7 +185,7 @@ fn tokenise(parts: &Parts, record: Envelope<RawMessage>) -> Step {
 fn prepare_post(parts: &Parts, bytes: &[u8]) -> Result<TokenizedPost, Rejected> {
     let start = Instant::now();
     let post = post::decode(bytes, parts.max_post_bytes)?;
-    let tokens = parts.prompt.tokenize(&post.text, &parts.limit).map_err(|error| {
+    let tokens = parts.prompt.tokenize_with(&post.text, &post.evidence, &parts.limit).map_err(|error| {
         let reason = match error {
             TokenizeError::TooLong { .. } => Reason::TooManyTokens,
             TokenizeError::Empty => Reason::EmptyText,

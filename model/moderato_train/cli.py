@@ -1,0 +1,138 @@
+"""The command line of training. Exit codes: 0 done, 1 cannot be done, 2 wrong usage."""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import sys
+from pathlib import Path
+
+DESCRIPTION = """\
+Trains a LoRA adapter for a policy's labels: labelled JSONL in, an adapter folder in PEFT's form out, which
+`python -m moderato_model export --adapter` merges into a model folder.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    from moderato_model.errors import ExportError
+
+    from .rows import DataError
+
+    try:
+        _classify(options)
+    except (DataError, ExportError, OSError) as error:
+        print(f"moderato_train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m moderato_train", description=DESCRIPTION)
+    parser.add_argument("base", help="`default`, a Hugging Face folder, or a .gguf file")
+    parser.add_argument("out", type=Path, help="the adapter folder to write")
+    parser.add_argument("--model", type=Path, required=True, help="a model folder of the base: its tokenizer is used")
+    parser.add_argument("--program", type=Path, default=Path("target/release/moderato"), help="the worker, which tokenises")
+    parser.add_argument("--policy", type=Path, action="append", required=True, help="policy file; with several, each batch takes one, the first twice as often")
+    parser.add_argument("--train", action="append", required=True, metavar="FILE[@SHARE]", help="labelled JSONL, or a share of it")
+    parser.add_argument("--val", action="append", required=True, metavar="FILE[@SHARE]")
+    parser.add_argument("--exclude", action="append", default=[], metavar="FILE", help="JSONL whose texts must not be trained on")
+    parser.add_argument("--leave-out", action="append", default=[], metavar="FAMILY", help="attack family not to train on")
+    parser.add_argument("--leave-source-out", action="append", default=[], metavar="SOURCE", help="rows of this source are not trained on")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--max-tokens", type=int, default=160, help="post and evidence together")
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--first-layer", type=int, default=0)
+    parser.add_argument("--dropout", type=float, default=0.05)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--smoothing", type=float, default=0.02)
+    parser.add_argument("--balance", type=float, default=0.5)
+    parser.add_argument("--attacks", type=float, default=0.1, help="share of posts that are attacked in each epoch")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="of torch on a CPU (default: one a core)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="torch.compile; wants a C++ compiler")
+    parser.add_argument("--resume", action="store_true", help="go on where OUT was left")
+    return parser
+
+
+def _classify(options: argparse.Namespace) -> None:
+    import numpy as np
+    import torch
+
+    from . import rows
+    from .attacks import FAMILIES
+    from .llama import Llama, Lora
+    from .train import Rows, Schedule, Trainer
+
+    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    draw = random.Random(options.seed)
+    labels, answers = _labels(options.policy[0])
+    worker = rows.Worker(options.program, options.model, options.max_tokens)
+    prompts = [worker.prompt(policy) for policy in options.policy]
+    tested = {rows.plain(json.loads(line)["text"]) for name in options.exclude for line in open(name, encoding="utf-8")}
+    train = [example for source in options.train for example in rows.read(source, labels, draw, options.leave_source_out)]
+    train = rows.without(train, tested)
+    val = [example for source in options.val for example in rows.read(source, labels, draw)]
+    families = [family for family in FAMILIES if family not in options.leave_out]
+    epochs = [rows.varied(train, answers, families, options.attacks, draw) for _ in range(options.epochs)]
+    tokenised = [Rows(worker.rows(options.policy[0], epoch), [e.label for e in epoch]) for epoch in epochs]
+    val_rows = Rows(worker.rows(options.policy[0], val), [e.label for e in val])
+    counts = np.bincount([example.label for example in train], minlength=len(labels))
+    log = _log(options.out)
+    log(f"{len(train)} rows an epoch, {sum(map(len, tokenised[0].ids))} tokens; labels {dict(zip(labels, counts.tolist()))}")
+
+    checkpoint = _checkpoint(options.base)
+    model = Llama(checkpoint, Lora(options.rank, 2 * options.rank, options.first_layer, options.dropout), options.seed, options.compile)
+    schedule = Schedule(options.batch, options.learning_rate, 0.01, 0.03, options.smoothing, options.balance, options.seed)
+    trainer = Trainer(model.to(options.device), prompts, schedule, counts / counts.sum(), options.device)
+    if options.resume:
+        trainer.resume(options.out)
+    card = {
+        "base": checkpoint.name,
+        "base_sha256": checkpoint.source.sha256,
+        "data": {source: _sha256(source.partition("@")[0]) for source in options.train},
+        "rows": len(train),
+        "epochs": options.epochs,
+        "prompts": [prompt.digest for prompt in prompts],
+        "left_out": options.leave_out + options.leave_source_out,
+        "torch": torch.__version__,
+    }
+    torch.manual_seed(options.seed)
+    trainer.run(tokenised, val_rows, options.out, card, log)
+
+
+def _checkpoint(base: str):
+    from moderato_model.cli import open_source
+    from moderato_model.default_model import default_checkpoint
+
+    return default_checkpoint() if base == "default" else open_source(Path(base))
+
+
+def _labels(policy: Path) -> tuple[list[str], list[str]]:
+    """Ids and answers of a policy's labels."""
+    import yaml
+
+    text = policy.read_text(encoding="utf-8")
+    if policy.suffix == ".md":
+        text = text.split("---\n")[1]
+    labels = yaml.safe_load(text)["labels"]
+    return [label["id"] for label in labels], [label["answer"].strip() for label in labels]
+
+
+def _sha256(name: str) -> str:
+    return hashlib.sha256(Path(name).read_bytes()).hexdigest()
+
+
+def _log(out: Path):
+    out.mkdir(parents=True, exist_ok=True)
+    file = (out / "training.log").open("a", encoding="utf-8")
+
+    def log(line: str) -> None:
+        print(line, flush=True)
+        file.write(line + "\n")
+        file.flush()
+
+    return log
