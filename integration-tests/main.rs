@@ -8,6 +8,7 @@ mod command_line;
 mod dead_letters;
 mod delivery;
 mod devices;
+mod draft;
 mod edits;
 mod exactly_once;
 mod faults_broker;

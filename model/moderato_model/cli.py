@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .checkpoint import Checkpoint
 from .errors import ExportError
-from .export import Options, export
+from .export import TASKS, Options, export
 from .precision import PRECISIONS
 
 DESCRIPTION = """\
@@ -69,14 +69,29 @@ def _export_arguments(verb: argparse.ArgumentParser) -> None:
         "programs. fp32,int8 puts both into one folder: the worker chooses, and int8 gets "
         "the prompt's cache in fp32",
     )
+    verb.add_argument(
+        "--task",
+        type=_tasks,
+        default=("classify",),
+        metavar="NAME[,NAME]",
+        help="classify: the graph that judges posts (default); draft: the graph that writes notes",
+    )
     verb.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
 
 def _precisions(text: str) -> tuple[str, ...]:
+    return _names(text, PRECISIONS)
+
+
+def _tasks(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_names(text, TASKS)))
+
+
+def _names(text: str, known) -> tuple[str, ...]:
     names = tuple(text.split(","))
     for name in names:
-        if name not in PRECISIONS:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(PRECISIONS)}")
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
     return names
 
 
@@ -118,7 +133,7 @@ def _seal(arguments: argparse.Namespace) -> None:
 
 
 def _write(checkpoint: Checkpoint, arguments: argparse.Namespace, **names: str | None) -> None:
-    options = Options(precisions=arguments.precision, force=arguments.force, **names)
+    options = Options(precisions=arguments.precision, tasks=arguments.task, force=arguments.force, **names)
     written = export(checkpoint, arguments.out, options)
     tokenizer_config = json.loads((arguments.out / "tokenizer_config.json").read_text(encoding="utf-8"))
     if not tokenizer_config.get("chat_template"):

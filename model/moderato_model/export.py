@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from . import classify, full, fused, manifest
+from . import classify, draft, full, fused, manifest
 from .checkpoint import Checkpoint
 from .errors import ExportError
 from .precision import PRECISIONS
@@ -19,8 +19,10 @@ from .weights import WeightFile
 class Options:
     """What the command line says about the result; None leaves the checkpoint's own word."""
 
-    # The first is the folder's own; each further one adds a classify graph.
+    # The first is the folder's own; each further one adds a graph for each task.
     precisions: tuple[str, ...] = ("fp32",)
+    # What the folder is for: each task has a graph of its own.
+    tasks: tuple[str, ...] = ("classify",)
     name: str | None = None
     license: str | None = None
     force: bool = False
@@ -33,26 +35,34 @@ def export(checkpoint: Checkpoint, out: Path, options: Options) -> bool:
         license=options.license or checkpoint.license or "unknown",
         source=checkpoint.source,
         precision=options.precisions[0],
-        graphs=_graphs(options.precisions),
+        graphs=_graphs(options),
     )
     if out.exists() and not options.force:
         if manifest.is_intact(out, identity):
             return False
         raise ExportError(f"{out}: exists and is not an intact export of this source; --force replaces it")
-    _check_precisions(options.precisions)
+    _check_precisions(options)
     checkpoint.check_tensors()
 
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    _write_graphs(checkpoint, partial, options.precisions)
+    _write_graphs(checkpoint, partial, options)
     _write_texts(checkpoint, partial)
     manifest.write_manifest(partial, identity)
     _swap(partial, out)
     return True
 
 
-def _check_precisions(precisions: tuple[str, ...]) -> None:
+# A task's graph: its contract, and who builds it from floats and from int8.
+TASKS = {
+    "classify": (classify.CONTRACT, classify.build_classify, fused.build_fused),
+    "draft": (draft.CONTRACT, draft.build_draft, draft.build_fused_draft),
+}
+
+
+def _check_precisions(options: Options) -> None:
+    precisions = options.precisions
     own, *further = precisions
     for name in further:
         if precisions.count(name) > 1 or PRECISIONS[name].dtype != PRECISIONS[own].dtype:
@@ -62,20 +72,21 @@ def _check_precisions(precisions: tuple[str, ...]) -> None:
             )
 
 
-def _graphs(precisions: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    own, *further = precisions
-    graphs = {
-        "classify": {"file": classify.FILE_NAME, "contract": classify.CONTRACT, "precision": own},
-        "full": {"file": full.FILE_NAME, "contract": full.CONTRACT, "precision": own},
-    }
+def _graphs(options: Options) -> dict[str, dict[str, str]]:
+    own, *further = options.precisions
+    graphs = {task: _graph(task, task, own) for task in options.tasks}
+    graphs["full"] = {"file": full.FILE_NAME, "contract": full.CONTRACT, "precision": own}
     for name in further:
-        file = f"classify.{name}.onnx"
-        graphs[f"classify.{name}"] = {"file": file, "contract": classify.CONTRACT, "precision": name}
+        graphs |= {f"{task}.{name}": _graph(task, f"{task}.{name}", name) for task in options.tasks}
     return graphs
 
 
-def _write_graphs(checkpoint: Checkpoint, folder: Path, precisions: tuple[str, ...]) -> None:
-    graphs = _graphs(precisions).values()
+def _graph(task: str, role: str, precision: str) -> dict[str, str]:
+    return {"file": f"{role}.onnx", "contract": TASKS[task][0], "precision": precision}
+
+
+def _write_graphs(checkpoint: Checkpoint, folder: Path, options: Options) -> None:
+    graphs = _graphs(options).values()
     with WeightFile(folder) as weights:
         for graph in graphs:
             model = _builder(graph)(checkpoint, PRECISIONS[graph["precision"]], weights)
@@ -85,9 +96,10 @@ def _write_graphs(checkpoint: Checkpoint, folder: Path, precisions: tuple[str, .
 
 
 def _builder(graph: dict[str, str]):
-    if graph["contract"] == full.CONTRACT:
-        return full.build_full
-    return fused.build_fused if graph["precision"] == "int8" else classify.build_classify
+    for contract, of_floats, of_int8 in TASKS.values():
+        if contract == graph["contract"]:
+            return of_int8 if graph["precision"] == "int8" else of_floats
+    return full.build_full
 
 
 def _write_texts(checkpoint: Checkpoint, folder: Path) -> None:

@@ -55,11 +55,17 @@ class FusedLayers:
 
     def norm(self, residual: str, pending: tuple[str, ...], layer: int, part: str) -> tuple[str, tuple[str, str]]:
         """Adds the last product to the residual; also gives the sum normalised."""
+        return self._add_norm(residual, pending, self.parts.norm_weight(layer, part))
+
+    def final_norm(self, residual: str, pending: tuple[str, ...]) -> tuple[str, tuple[str, str]]:
+        return self._add_norm(residual, pending, self.parts.final_norm_weight())
+
+    def _add_norm(self, residual: str, pending: tuple[str, ...], weight: str) -> tuple[str, tuple[str, str]]:
         parts = self.parts
         total, bytes_, scale = parts.graph.split_node(
             "AddNormQuantize",
             residual,
-            parts.norm_weight(layer, part),
+            weight,
             *pending,
             outs=3,
             domain=DOMAIN,
@@ -68,10 +74,14 @@ class FusedLayers:
         return total, (bytes_, scale)
 
     def attend(self, x: tuple[str, str], layer: int, some_rows: tuple[str, ...]) -> tuple[str, str]:
-        projected, scale = self._product(x, layer_tensor(layer, "self_attn.qkv_proj"), self._queries_keys_values(layer))
+        projected, scale = self.projected(x, layer)
         cos, sin = self.parts.rotary()
         past = (f"past_key_values.{layer}.{part}" for part in ("key", "value"))
         return self._node("CascadeAttention", projected, scale, cos, sin, *past, *some_rows)
+
+    def projected(self, x: tuple[str, str], layer: int) -> tuple[str, str]:
+        """Queries, keys and values in one row, before rotation."""
+        return self._product(x, layer_tensor(layer, "self_attn.qkv_proj"), self._queries_keys_values(layer))
 
     def feed_forward(self, x: tuple[str, str], layer: int) -> tuple[str, str]:
         def gate_and_up() -> np.ndarray:
@@ -89,8 +99,11 @@ class FusedLayers:
         Only the normaliser, a sum over all of them, is made of these; the labels' own logits are float.
         """
         x = self.parts.precision.prepare(self.parts.graph, hidden)
+        return self.head((x.value, x.row_scale))
+
+    def head(self, x: tuple[str, str]) -> str:
         name = self.parts.head_name
-        product, scale = self._product((x.value, x.row_scale), f"{name}.head", lambda: self.parts.checkpoint.read(name))
+        product, scale = self._product(x, f"{name}.head", lambda: self.parts.checkpoint.read(name))
         return self.parts.graph.node("Mul", product, scale)
 
     def _queries_keys_values(self, layer: int) -> Callable[[], np.ndarray]:

@@ -30,6 +30,9 @@ class LlamaParts:
     def norm_weight(self, layer: int, part: str) -> str:
         return self._plain(layer_tensor(layer, part))
 
+    def final_norm_weight(self) -> str:
+        return self._plain(FINAL_NORM)
+
     def final_norm(self, value: str) -> str:
         return self._norm(value, FINAL_NORM)
 
@@ -55,16 +58,19 @@ class LlamaParts:
 
     def queries_keys_values(self, normed: str, layer: int, positions: str) -> tuple[str, str, str]:
         """[batch, seq, heads * head_dim] each, rotated; queries carry 1/sqrt(head_dim) already."""
-        x = self.precision.prepare(self.graph, normed)
-        # Scaling the query weights costs nothing at run time, and both graphs use the same bytes.
-        queries = self._linear(x, layer, "self_attn.q_proj", self.query_factor)
-        keys = self._linear(x, layer, "self_attn.k_proj")
-        values = self._linear(x, layer, "self_attn.v_proj")
+        queries, keys, values = self.plain_queries_keys_values(normed, layer)
         return (
             self._rotate(queries, self.shape.heads, positions),
             self._rotate(keys, self.shape.kv_heads, positions),
             values,
         )
+
+    def plain_queries_keys_values(self, normed: str, layer: int) -> tuple[str, str, str]:
+        """The same before rotation."""
+        x = self.precision.prepare(self.graph, normed)
+        # Scaling the query weights costs nothing at run time, and all graphs use the same bytes.
+        queries = self._linear(x, layer, "self_attn.q_proj", self.query_factor)
+        return queries, self._linear(x, layer, "self_attn.k_proj"), self._linear(x, layer, "self_attn.v_proj")
 
     def attention_output(self, residual: str, attended: str, layer: int) -> str:
         x = self.precision.prepare(self.graph, attended)

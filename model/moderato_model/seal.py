@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnx
 
-from . import classify, full, manifest
+from . import classify, draft, full, manifest
 from .checkpoint import Source, combined_sha256
 from .errors import ExportError
 
@@ -58,6 +58,9 @@ def _recognise(path: Path) -> tuple[str, str, str]:
     if inputs[key] not in PRECISIONS:
         kind = onnx.TensorProto.DataType.Name(inputs[key])
         raise ExportError(f"{path}: keys and values are {kind}; float32 and float16 are supported")
-    cascade = {"logit_positions", "label_ids"} <= inputs.keys()
-    role, contract = ("classify", classify.CONTRACT) if cascade else ("full", full.CONTRACT)
+    role, contract = "full", full.CONTRACT
+    if {"logit_positions", "label_ids"} <= inputs.keys():
+        role, contract = "classify", classify.CONTRACT
+    elif "lengths" in inputs:
+        role, contract = "draft", draft.CONTRACT
     return role, contract, PRECISIONS[inputs[key]]

@@ -65,14 +65,7 @@ impl Builder<'_> {
             Some(name) if name != own.precision => self.further(name, &own)?,
             _ => own,
         };
-        if graph.needs_our_operators && self.settings.device != Device::Cpu {
-            return Err(ModelError::Device(format!(
-                "{} is made for a CPU and device {} was asked for: export with --precision fp16 or int8-plain, or set \
-                 model.device: cpu",
-                graph.path.display(),
-                self.settings.device.name()
-            )));
-        }
+        check_operators(&graph, &self.settings.device)?;
         let mut instances = match choice {
             GraphChoice::Classify | GraphChoice::Auto => self.cascade(&graph)?,
             GraphChoice::FullSharedPrompt => self.full(&graph, true)?,
@@ -101,7 +94,7 @@ impl Builder<'_> {
     fn further(&self, name: &str, own: &Graph) -> Result<Graph, ModelError> {
         let graph = self.folder.graph(&format!("classify.{name}"), self.config.fallback())?;
         graph.ok_or_else(|| {
-            let further = self.folder.further_precisions();
+            let further = self.folder.further_precisions("classify");
             let has = std::iter::once(own.precision.clone()).chain(further).collect::<Vec<_>>().join(", ");
             self.folder.fault(format!(
                 "model.precision is {name} and the folder has {has}: choose one of these, or export with --precision \
@@ -112,19 +105,10 @@ impl Builder<'_> {
 
     /// The classify graph; the full one computes the prompt's cache and is closed again, weights and all.
     fn cascade(&self, graph: &Graph) -> Result<Vec<Instance>, ModelError> {
-        let folder = self.folder;
-        let full = folder.graph("full", self.config.fallback())?.ok_or_else(|| {
-            folder.fault("there is no full graph, which computes the prompt's cache: make the folder again".to_owned())
-        })?;
         let cache = graph.contract.cache();
-        let of_full = full.contract.cache();
-        if (cache.layers, cache.kv_heads, cache.head_dim) != (of_full.layers, of_full.kv_heads, of_full.head_dim) {
-            return Err(
-                folder.fault("the classify and full graphs are of different models: make the folder again".to_owned())
-            );
-        }
+        let full = full_beside(graph, self.folder, self.config.fallback())?;
         let inputs = full_inputs(&full)?;
-        let (instances, threads) = self.share_of_cores();
+        let (instances, threads) = share_of_cores(self.settings);
         let mut session = self.open(&full, instances * threads, true)?;
         let prefix = inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?.into_tensors()?;
         drop(session);
@@ -152,16 +136,6 @@ impl Builder<'_> {
         let one_row = matches!(graph.contract, Contract::Full { one_row_on_a_past: true, .. });
         let labels = self.prompt.label_ids().to_vec();
         Ok(Instance::full(FullEngine { session, inputs, prefix, before, labels, one_row }))
-    }
-
-    /// Instances, and threads for each: one instance a core on a CPU, since runs side by side waste less than threads
-    /// that wait for each other; one on a GPU, which runs one thing at a time.
-    fn share_of_cores(&self) -> (usize, usize) {
-        match (self.settings.device.is_cpu(), self.settings.instances, self.settings.threads) {
-            (_, Some(instances), threads) => (instances, threads.unwrap_or_else(|| (cores() / instances).max(1))),
-            (true, None, threads) => ((cores() / threads.unwrap_or(1)).max(1), threads.unwrap_or(1)),
-            (false, None, threads) => (1, threads.unwrap_or(1)),
-        }
     }
 
     /// `once`: to run the prompt and nothing else.
@@ -192,6 +166,42 @@ impl Builder<'_> {
             tokens: batch.max_tokens,
         }
     }
+}
+
+/// Instances, and threads for each: one instance a core on a CPU, since runs side by side waste less than threads that
+/// wait for each other; one on a GPU, which runs one thing at a time.
+pub(super) fn share_of_cores(settings: &ModelSettings) -> (usize, usize) {
+    match (settings.device.is_cpu(), settings.instances, settings.threads) {
+        (_, Some(instances), threads) => (instances, threads.unwrap_or_else(|| (cores() / instances).max(1))),
+        (true, None, threads) => ((cores() / threads.unwrap_or(1)).max(1), threads.unwrap_or(1)),
+        (false, None, threads) => (1, threads.unwrap_or(1)),
+    }
+}
+
+/// The graph that computes the prompt's cache for another one.
+pub(super) fn full_beside(graph: &Graph, folder: &Folder, fallback: Fallback) -> Result<Graph, ModelError> {
+    let full = folder.graph("full", fallback)?.ok_or_else(|| {
+        folder.fault("there is no full graph, which computes the prompt's cache: make the folder again".to_owned())
+    })?;
+    let (cache, of_full) = (graph.contract.cache(), full.contract.cache());
+    if (cache.layers, cache.kv_heads, cache.head_dim) == (of_full.layers, of_full.kv_heads, of_full.head_dim) {
+        return Ok(full);
+    }
+    let other = graph.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Err(folder.fault(format!("{other} and the full graph are of different models: make the folder again")))
+}
+
+/// Our own operators run on the CPU alone.
+pub(super) fn check_operators(graph: &Graph, device: &Device) -> Result<(), ModelError> {
+    if !graph.needs_our_operators || *device == Device::Cpu {
+        return Ok(());
+    }
+    Err(ModelError::Device(format!(
+        "{} is made for a CPU and device {} was asked for: export with --precision fp16 or int8-plain, or set \
+         model.device: cpu",
+        graph.path.display(),
+        device.name()
+    )))
 }
 
 /// Cores that this process may use, as far as the operating system tells; a control group's quota included.

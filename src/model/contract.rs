@@ -1,6 +1,6 @@
 //! Which convention a graph follows, told by the names of its inputs and outputs.
 //!
-//! Knows moderato's own (`moderato/cascade/1`) and Hugging Face's (`huggingface/past-key-values/1`, which
+//! Knows moderato's own (`moderato/cascade/1`, `moderato/draft/1`) and Hugging Face's (`huggingface/past-key-values/1`, which
 //! Optimum and onnxruntime-genai write). Others that are known are refused by name, the rest with what was found.
 
 use super::{
@@ -22,6 +22,9 @@ pub(super) struct CacheShape {
 pub(super) enum Contract {
     /// Scores label rows on a prompt cache of batch 1.
     Cascade { cache: CacheShape },
+    /// Writes: one token more for each row, whose cache it keeps in place. With `shared_prompt` the prompt's cache is given
+    /// once for all rows, and keys are transposed; otherwise it is the beginning of every row's.
+    Draft { cache: CacheShape, shared_prompt: bool },
     /// Gives all logits and the grown cache.
     Full { cache: CacheShape, position_ids: bool, one_row_on_a_past: bool },
 }
@@ -57,6 +60,14 @@ impl Contract {
                 Err(unknown(file, scan, "an output is missing"))
             };
         }
+        if has("lengths") {
+            let outputs = ["next_ids", "next_logits", "present.0.key", "present.0.value"];
+            return if outputs.iter().all(|name| scan.has_output(name)) {
+                Ok(Self::Draft { cache, shared_prompt: has("prompt_key_values.0.key") })
+            } else {
+                Err(unknown(file, scan, "an output is missing"))
+            };
+        }
         if let Some(port) = scan.inputs.iter().find(|port| !is_full_input(&port.name)) {
             return Err(unknown(file, scan, &format!("the input {} has no known meaning", port.name)));
         }
@@ -74,7 +85,7 @@ impl Contract {
     /// The cache's shape.
     pub(super) fn cache(&self) -> CacheShape {
         match self {
-            Self::Cascade { cache } | Self::Full { cache, .. } => *cache,
+            Self::Cascade { cache } | Self::Draft { cache, .. } | Self::Full { cache, .. } => *cache,
         }
     }
 
@@ -82,6 +93,11 @@ impl Contract {
     pub(super) fn describe(&self) -> String {
         let (name, notes) = match self {
             Self::Cascade { .. } => ("moderato/cascade/1", "one prompt cache for all rows".to_owned()),
+            Self::Draft { shared_prompt, .. } => {
+                let prompt =
+                    if *shared_prompt { "one prompt cache for all rows" } else { "the prompt's cache in every row" };
+                ("moderato/draft/1", prompt.to_owned())
+            }
             Self::Full { position_ids, one_row_on_a_past, .. } => {
                 let positions = if *position_ids { "with position_ids" } else { "without position_ids" };
                 let rows = if *one_row_on_a_past { ", GroupQueryAttention: one row at a time on a cache" } else { "" };
@@ -120,8 +136,8 @@ fn unknown(file: &str, scan: &Scan, why: &str) -> ModelError {
     let names: Vec<&str> = scan.inputs.iter().map(|port| port.name.as_str()).take(12).collect();
     let more = if scan.inputs.len() > names.len() { ", ..." } else { "" };
     ModelError::Contract(format!(
-        "{file} follows no known convention: {why}. Its inputs are {}{more}. Known are moderato/cascade/1 and \
-         huggingface/past-key-values/1 (input_ids, attention_mask, past_key_values.N.key and .value, optionally position_ids)",
+        "{file} follows no known convention: {why}. Its inputs are {}{more}. Known are moderato/cascade/1, \
+         moderato/draft/1 and huggingface/past-key-values/1 (input_ids, attention_mask, past_key_values.N.key and .value, optionally position_ids)",
         names.join(", ")
     ))
 }
@@ -177,6 +193,12 @@ pub(super) fn past_names(layers: usize) -> Vec<String> {
     (0..layers).flat_map(|layer| [past_name(layer, Part::Key), past_name(layer, Part::Value)]).collect()
 }
 
+/// The names of the inputs that hold the prompt's cache where rows have one beside it, in the same order.
+pub(super) fn prompt_names(layers: usize) -> Vec<String> {
+    let name = |layer: usize, part: Part| format!("prompt_key_values.{layer}.{}", part.name());
+    (0..layers).flat_map(|layer| [name(layer, Part::Key), name(layer, Part::Value)]).collect()
+}
+
 /// The names of the outputs that hold the grown cache, in the same order.
 pub(super) fn present_names(layers: usize) -> Vec<String> {
     let name = |layer: usize, part: Part| format!("present.{layer}.{}", part.name());
@@ -221,6 +243,17 @@ mod tests {
         let found = detect(&scan(&inputs, &["logits", "log_normalizer"])).unwrap();
         let cache = CacheShape { layers: 2, kv_heads: 3, head_dim: 64, half: false };
         assert_eq!(found, Contract::Cascade { cache });
+    }
+
+    #[test]
+    fn a_graph_that_writes_is_told_by_its_lengths() {
+        let outputs = ["logits", "next_ids", "next_logits", "present.0.key", "present.0.value"];
+        for prompt in [None, Some("prompt_key_values.0.key")] {
+            let inputs: Vec<&str> = ["input_ids", "lengths"].into_iter().chain(PAST).chain(prompt).collect();
+            let found = detect(&scan(&inputs, &outputs)).unwrap();
+            assert!(matches!(found, Contract::Draft { shared_prompt, .. } if shared_prompt == prompt.is_some()));
+            assert!(detect(&scan(&inputs, &outputs[..1])).is_err());
+        }
     }
 
     #[test]

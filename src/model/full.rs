@@ -37,7 +37,7 @@ impl FullInputs {
     pub(super) fn of_contract(contract: &Contract) -> Option<Self> {
         match contract {
             Contract::Full { cache, position_ids, .. } => Some(Self { cache: *cache, position_ids: *position_ids }),
-            Contract::Cascade { .. } => None,
+            Contract::Cascade { .. } | Contract::Draft { .. } => None,
         }
     }
 

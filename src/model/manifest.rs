@@ -129,7 +129,7 @@ impl Folder {
             .ok_or_else(|| self.fault(format!("{name} is missing: add it to the folder (and to its manifest)")))
     }
 
-    /// Looks into the graph called `role` (`classify`, `full`, or `classify.` and a further precision) without giving it to ONNX Runtime.
+    /// Looks into the graph called `role` (`classify`, `draft`, `full`, or `classify.` or `draft.` and a further precision) without giving it to ONNX Runtime.
     pub(super) fn graph(&self, role: &str, fallback: Fallback) -> Result<Option<Graph>, ModelError> {
         let Some(file) = self.graph_file(role)? else { return Ok(None) };
         let Some(path) = self.file(&file) else {
@@ -148,14 +148,15 @@ impl Folder {
             own.unwrap_or_else(|| manifest.precision.clone())
         });
         let precision = told.unwrap_or_else(|| precision_of(&scan.operators, contract.cache().half).to_owned());
-        let needs_our_operators = scan.operators.contains("CascadeAttention");
+        let needs_our_operators =
+            ["CascadeAttention", "DraftAttention"].iter().any(|name| scan.operators.contains(*name));
         Ok(Some(Graph { path, contract, precision, needs_our_operators }))
     }
 
-    /// The precisions that `classify` graphs of this folder have beside its own.
-    pub(super) fn further_precisions(&self) -> Vec<String> {
+    /// The precisions that graphs of this folder for a task (`classify` or `draft`) have beside its own.
+    pub(super) fn further_precisions(&self, task: &str) -> Vec<String> {
         let graphs = self.manifest.iter().flat_map(|manifest| manifest.graphs.keys());
-        graphs.filter_map(|role| role.strip_prefix("classify.").map(str::to_owned)).collect()
+        graphs.filter_map(|role| role.strip_prefix(task)?.strip_prefix('.').map(str::to_owned)).collect()
     }
 
     /// The file of a graph: as the manifest says, else by the names that exporters use.
@@ -273,6 +274,7 @@ fn check_listed(folder: &Path, manifest: &Manifest) -> Result<BTreeMap<String, S
     for (role, graph) in &manifest.graphs {
         let expected = match role.as_str() {
             role if role == "classify" || role.starts_with("classify.") => "moderato/cascade/1",
+            role if role == "draft" || role.starts_with("draft.") => "moderato/draft/1",
             _ => "huggingface/past-key-values/1",
         };
         if graph.contract != expected {

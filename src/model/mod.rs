@@ -42,7 +42,7 @@ use self::{
     session::Runtime,
 };
 pub use self::{
-    draft::{DraftLimits, Drafted, Drafter, Ended, LoadedDraft, load_draft},
+    draft::{DraftLimits, Drafted, Drafter, Ended, LoadedDraft, draft_precisions, load_draft},
     error::{ModelError, TokenizeError},
     instance::Instance,
     peak::gemm_peak,
@@ -171,7 +171,7 @@ pub fn precisions(settings: &ModelSettings) -> Result<Vec<String>, ModelError> {
     let folder = Folder::verify(&settings.path, settings.require_manifest)?;
     let fallback = ModelConfig::read(&folder)?.fallback();
     let (_, graph) = builder::choose(GraphChoice::Auto, &folder, fallback)?;
-    Ok(std::iter::once(graph.precision).chain(folder.further_precisions()).collect())
+    Ok(std::iter::once(graph.precision).chain(folder.further_precisions("classify")).collect())
 }
 
 /// The prompt alone, without verifying weights or loading ONNX Runtime: for tools that only count tokens.

@@ -26,7 +26,7 @@ const EXACT: &str = "fp32";
 /// The fastest graph that agrees, and the reason logged.
 pub(super) fn fastest_that_agrees(builder: &Builder<'_>) -> Result<Ready, ModelError> {
     let mut taken = builder.ready(None)?;
-    let further = builder.folder.further_precisions();
+    let further = builder.folder.further_precisions("classify");
     if taken.graph.precision != EXACT || further.is_empty() {
         let reason = "the folder has no other precision beside fp32 to compare with";
         info!(precision = %taken.graph.precision, reason, "precision chosen");

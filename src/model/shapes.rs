@@ -49,6 +49,13 @@ impl Shapes {
                 inputs.push(("label_ids".to_owned(), vec![fixed(bounds.labels)]));
                 Self::written(&inputs)
             }
+            Contract::Draft { cache, .. } => {
+                let capacity = fixed(bounds.prompt + bounds.tokens);
+                let past = [rows, fixed(cache.kv_heads), capacity, fixed(cache.head_dim)];
+                let mut inputs = vec![("input_ids".to_owned(), vec![rows, row]), ("lengths".to_owned(), vec![rows])];
+                inputs.extend(past_names(cache.layers).into_iter().map(|name| (name, past.to_vec())));
+                Self::written(&inputs)
+            }
             // The same session runs the prompt too, and may run it again with every row.
             Contract::Full { .. } => {
                 let prompt = bounds.prompt;

@@ -161,13 +161,13 @@ impl<'a> Queue<'a> {
 }
 
 /// User and system time of this process.
-fn cpu_seconds() -> f64 {
+pub(super) fn cpu_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// Time that the hypervisor gave to others, all cores together; 0 where the system does not say.
-fn steal_seconds() -> f64 {
+pub(super) fn steal_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let ticks = stat.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse::<f64>().ok());
     ticks.unwrap_or_default() / 100.0

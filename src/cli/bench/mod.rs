@@ -1,6 +1,7 @@
 //! `moderato bench`: the model on this machine, without Kafka: how many posts a second, at what share of the machine's
 //! peak, with how long a wait.
 
+mod draft;
 mod measure;
 mod mix;
 mod report;
@@ -16,7 +17,7 @@ use self::mix::Mix;
 use self::report::{Report, Row};
 use super::{Common, VerbSettings, report as tell};
 use crate::app::AppError;
-use crate::config::{BatchLimits, Config, Needs, Precision};
+use crate::config::{BatchLimits, Config, ModelSettings, Needs, Precision};
 use crate::error::Exit;
 use crate::model::{self, Loaded, ModelError, Prompt};
 use crate::policy::Policy;
@@ -25,6 +26,15 @@ use crate::policy::Policy;
 pub(super) struct BenchArguments {
     #[command(flatten)]
     common: Common,
+    /// What is measured.
+    #[arg(long, value_enum, default_value_t = Task::Classify)]
+    task: Task,
+    /// For `draft`: rows that are written at the same time by each instance.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8], value_name = "N,...")]
+    rows: Vec<usize>,
+    /// For `draft`: tokens written for each row.
+    #[arg(long, default_value_t = 64, value_name = "TOKENS")]
+    new_tokens: usize,
     /// Precisions to measure, of those in the model folder; all of them unless told.
     #[arg(long, value_delimiter = ',', value_name = "NAME,...")]
     precisions: Vec<Named>,
@@ -66,12 +76,32 @@ pub(super) struct BenchArguments {
     json: bool,
 }
 
+/// What a model does here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Task {
+    /// Judging posts.
+    Classify,
+    /// Writing text, under the policy's prompt.
+    Draft,
+}
+
 /// Precisions by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Named {
     Fp32,
     Fp16,
     Int8,
+}
+
+impl Named {
+    fn all(names: &[Self]) -> Vec<Precision> {
+        let named = |name: &Self| match name {
+            Self::Fp32 => Precision::Fp32,
+            Self::Fp16 => Precision::Fp16,
+            Self::Int8 => Precision::Int8,
+        };
+        names.iter().map(named).collect()
+    }
 }
 
 pub(super) fn run(arguments: &BenchArguments) -> Result<Exit, Exit> {
@@ -81,15 +111,25 @@ pub(super) fn run(arguments: &BenchArguments) -> Result<Exit, Exit> {
         eprintln!("--seconds, --rate and --post-tokens must be greater than 0");
         return Err(Exit::Config);
     }
+    if arguments.rows.contains(&0) || arguments.rows.is_empty() || arguments.new_tokens < 2 {
+        eprintln!("--rows must be greater than 0 and --new-tokens greater than 1");
+        return Err(Exit::Config);
+    }
     let policy = Policy::load(&config.policy).map_err(|error| tell(&error.into()))?;
     let bench = Bench { arguments, config, policy };
-    let report = bench.run().map_err(|fault| match fault {
+    let faulty = |fault| match fault {
         Fault::App(error) => tell(&error),
         Fault::File(message) => {
             eprintln!("{message}");
             Exit::Config
         }
-    })?;
+    };
+    if arguments.task == Task::Draft {
+        let report = bench.run_draft().map_err(faulty)?;
+        say!("{}", if arguments.json { report.json().to_string() } else { report.table() });
+        return Ok(Exit::Ok);
+    }
+    let report = bench.run().map_err(faulty)?;
     if arguments.json {
         say!("{}", report.json());
     } else {
@@ -146,19 +186,15 @@ impl Bench<'_> {
 
     fn precisions(&self) -> Result<Vec<Precision>, Fault> {
         let asked = &self.arguments.precisions;
-        if !asked.is_empty() {
-            let named = |name: &Named| match name {
-                Named::Fp32 => Precision::Fp32,
-                Named::Fp16 => Precision::Fp16,
-                Named::Int8 => Precision::Int8,
-            };
-            return Ok(asked.iter().map(named).collect());
-        }
+        Ok(if asked.is_empty() { Self::known(&model::precisions(&self.config.model)?) } else { Named::all(asked) })
+    }
+
+    /// Those of the folder's precisions that can be asked for; its own if there is none.
+    fn known(has: &[String]) -> Vec<Precision> {
         let known = [Precision::Fp32, Precision::Fp16, Precision::Int8];
-        let has = model::precisions(&self.config.model)?;
         let found: Vec<_> =
             has.iter().filter_map(|name| known.into_iter().find(|known| known.name() == name)).collect();
-        Ok(if found.is_empty() { vec![Precision::Exported] } else { found })
+        if found.is_empty() { vec![Precision::Exported] } else { found }
     }
 
     fn instances(&self) -> Vec<Option<usize>> {
@@ -172,11 +208,11 @@ impl Bench<'_> {
     }
 
     fn load(&self, precision: Precision, instances: Option<usize>) -> Result<Loaded, ModelError> {
-        let mut settings = self.config.model.clone();
-        settings.precision = precision;
-        settings.instances = instances;
-        settings.prompt_tokens = self.arguments.prompt_tokens;
-        model::load(&settings, &self.policy)
+        model::load(&self.settings(precision, instances), &self.policy)
+    }
+
+    fn settings(&self, precision: Precision, instances: Option<usize>) -> ModelSettings {
+        ModelSettings { precision, instances, prompt_tokens: self.arguments.prompt_tokens, ..self.config.model.clone() }
     }
 
     fn mixes(&self, prompt: &Prompt) -> Result<Vec<Mix>, Fault> {

@@ -6,16 +6,49 @@ use super::{
     super::{ModelError, Prompt},
     DraftLimits,
     growing::GrowingEngine,
+    kept::KeptEngine,
 };
 
 /// One thread's way to draft. `&mut` throughout: it does one run at a time.
 pub struct Drafter {
-    engine: GrowingEngine,
+    engine: Engine,
     prompt: Arc<Prompt>,
     limits: DraftLimits,
     /// In the order of the engine's rows.
     rows: Vec<Row>,
     ignores_ends: bool,
+}
+
+/// How rows are run. Rows are numbered from 0; a new one is the last, and the last takes the place of one that leaves.
+pub(super) enum Engine {
+    Kept(Box<KeptEngine>),
+    Growing(Box<GrowingEngine>),
+}
+
+impl Engine {
+    fn join(&mut self, ids: &[u32]) -> Result<Next, ModelError> {
+        match self {
+            Self::Kept(engine) => engine.join(ids),
+            Self::Growing(engine) => engine.join(ids),
+        }
+    }
+
+    fn step(&mut self, last: &[u32]) -> Result<Vec<Next>, ModelError> {
+        match self {
+            Self::Kept(engine) => engine.step(last),
+            Self::Growing(engine) => engine.step(last),
+        }
+    }
+
+    fn leave(&mut self, row: usize) -> Result<(), ModelError> {
+        match self {
+            Self::Kept(engine) => engine.leave(row),
+            Self::Growing(engine) => {
+                engine.leave(row);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// A text that is written.
@@ -78,13 +111,25 @@ impl std::fmt::Debug for Drafter {
 }
 
 impl Drafter {
-    pub(super) fn new(engine: GrowingEngine, prompt: Arc<Prompt>, limits: DraftLimits) -> Self {
+    pub(super) fn new(engine: Engine, prompt: Arc<Prompt>, limits: DraftLimits) -> Self {
         Self { engine, prompt, limits, rows: Vec::new(), ignores_ends: false }
     }
 
     /// For measuring: rows end by their length alone.
     pub fn ignore_ends(&mut self) {
         self.ignores_ends = true;
+    }
+
+    /// Runs what costs the most, so that what does not fit into memory fails before the first row comes.
+    pub(super) fn warm_up(&mut self) -> Result<(), ModelError> {
+        let tail = self.prompt.tail_ids();
+        let row = vec![tail[0]; self.limits.max_input_tokens + tail.len()];
+        let rows = self.limits.max_rows.min(2);
+        for _ in 0..rows {
+            self.engine.join(&row)?;
+        }
+        self.engine.step(&vec![tail[0]; rows])?;
+        (0..rows).rev().try_for_each(|last| self.engine.leave(last))
     }
 
     /// How many more rows may join.
@@ -113,7 +158,13 @@ impl Drafter {
         }
         let next = self.engine.join(ids)?;
         // The row counts for the engine only once it is listed here.
-        let next = next.checked().inspect_err(|_| self.engine.leave(self.rows.len()))?;
+        let next = match next.checked() {
+            Ok(next) => next,
+            Err(error) => {
+                self.engine.leave(self.rows.len())?;
+                return Err(error);
+            }
+        };
         self.rows.push(Row { tag, written: Vec::with_capacity(max_new_tokens), next, most: max_new_tokens });
         Ok(())
     }
@@ -122,8 +173,9 @@ impl Drafter {
     pub fn step(&mut self) -> Result<Vec<Drafted>, ModelError> {
         let outcome = self.try_step();
         if outcome.is_err() {
-            while !self.rows.is_empty() {
-                self.leave(0);
+            // From behind: nothing has to move.
+            while let Some(last) = self.rows.len().checked_sub(1) {
+                self.leave(last)?;
             }
         }
         outcome
@@ -141,7 +193,7 @@ impl Drafter {
             };
             match ended {
                 Some(ended) => {
-                    let row = self.leave(index);
+                    let row = self.leave(index)?;
                     let (text, tokens) = (self.prompt.text(&row.written)?, row.written.len());
                     over.push(Drafted { tag: row.tag, text, tokens, ended });
                 }
@@ -157,8 +209,9 @@ impl Drafter {
         Ok(over)
     }
 
-    fn leave(&mut self, index: usize) -> Row {
-        self.engine.leave(index);
-        self.rows.swap_remove(index)
+    fn leave(&mut self, index: usize) -> Result<Row, ModelError> {
+        let row = self.rows.swap_remove(index);
+        self.engine.leave(index)?;
+        Ok(row)
     }
 }

@@ -3,25 +3,34 @@
 //! Rows join and leave between steps, so that nobody waits for the longest of a batch. What is written for a row does
 //! not depend on the rows beside it. The prompt is run once and shared by all rows.
 
+mod buffers;
 mod drafter;
 mod growing;
+mod kept;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
 pub use self::drafter::{Drafted, Drafter, Ended};
-use self::growing::GrowingEngine;
+use self::{
+    drafter::Engine,
+    growing::GrowingEngine,
+    kept::{KeptEngine, KeptPrompt},
+};
 use super::{
     ModelConfig, ModelError, ModelInfo, ModelSettings, Prompt,
     assignment::Assignment,
-    builder::{cores, full_inputs},
+    builder::{check_operators, cores, full_beside, full_inputs, share_of_cores},
+    contract::{Contract, Fallback},
     error::run_failed,
     manifest::{Folder, Graph},
     provider,
     session::{Opening, Runtime},
     shapes::{Bounds, Shapes},
+    shared::SharedSession,
 };
+use crate::config::{GraphChoice, Precision};
 
 /// What bounds drafting: memory for this much is taken at start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +100,28 @@ pub fn load_draft(
     Ok(LoadedDraft { drafters, prompt, info: Arc::new(info) })
 }
 
+/// The precisions in which a folder drafts, its own first; the folder is verified for it.
+pub fn draft_precisions(settings: &ModelSettings) -> Result<Vec<String>, ModelError> {
+    let folder = Folder::verify(&settings.path, settings.require_manifest)?;
+    let fallback = ModelConfig::read(&folder)?.fallback();
+    let own = own_graph(settings, &folder, fallback)?;
+    Ok(std::iter::once(own.precision).chain(folder.further_precisions("draft")).collect())
+}
+
+/// The graph made for drafting, on a CPU and where the folder has one; else the one in Hugging Face's convention.
+fn own_graph(settings: &ModelSettings, folder: &Folder, fallback: Fallback) -> Result<Graph, ModelError> {
+    let wants_full = matches!(settings.graph, GraphChoice::FullSharedPrompt | GraphChoice::FullWholePrompt);
+    if !wants_full
+        && settings.device.is_cpu()
+        && let Some(graph) = folder.graph("draft", fallback)?
+    {
+        return Ok(graph);
+    }
+    folder.graph("full", fallback)?.ok_or_else(|| {
+        folder.fault("there is no ONNX graph: expected draft.onnx and full.onnx, or model.onnx".to_owned())
+    })
+}
+
 fn check_limits(config: &ModelConfig, prompt: &Prompt, limits: &DraftLimits) -> Result<(), ModelError> {
     if limits.max_rows == 0 || limits.max_new_tokens == 0 {
         return Err(ModelError::Prompt("a drafter needs room for one row and one token at least".to_owned()));
@@ -126,46 +157,99 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn ready(&self) -> Result<Ready, ModelError> {
-        let graph = self.full_graph()?;
-        let inputs = full_inputs(&graph)?;
-        let instances = self.settings.instances.unwrap_or(1);
-        let threads = self.settings.threads.unwrap_or_else(|| cores().div_ceil(instances));
-        let mut drafters = Vec::with_capacity(instances);
-        let mut nodes = BTreeMap::new();
-        for _ in 0..instances {
-            let session = self.open(&graph, threads)?;
-            let assignment = Assignment::of(&session).map_err(run_failed)?;
-            provider::hold(&self.settings.device, self.settings.strict, &assignment)?;
-            nodes = assignment.nodes();
-            let engine = GrowingEngine::new(session, inputs.clone(), self.prompt.prefix_ids())?;
-            drafters.push(Drafter::new(engine, self.prompt.clone(), self.limits));
-        }
-        Ok(Ready { graph, drafters, nodes })
+        let graph = self.choose()?;
+        check_operators(&graph, &self.settings.device)?;
+        let (engines, assignment) = match graph.contract {
+            Contract::Draft { shared_prompt, .. } => self.kept(&graph, shared_prompt)?,
+            _ => self.growing(&graph)?,
+        };
+        provider::hold(&self.settings.device, self.settings.strict, &assignment)?;
+        let drafter = |engine| Drafter::new(engine, self.prompt.clone(), self.limits);
+        let mut drafters: Vec<Drafter> = engines.into_iter().map(drafter).collect();
+        drafters.iter_mut().try_for_each(Drafter::warm_up)?;
+        Ok(Ready { graph, drafters, nodes: assignment.nodes() })
     }
 
-    fn full_graph(&self) -> Result<Graph, ModelError> {
-        self.folder.graph("full", self.config.fallback())?.ok_or_else(|| {
-            self.folder.fault("there is no ONNX graph: expected draft.onnx and full.onnx, or model.onnx".to_owned())
+    /// The graph of the precision that was asked for.
+    fn choose(&self) -> Result<Graph, ModelError> {
+        let (folder, fallback) = (self.folder, self.config.fallback());
+        let own = own_graph(self.settings, folder, fallback)?;
+        let further = folder.further_precisions("draft");
+        let asked = match self.settings.precision {
+            Precision::Exported => return Ok(own),
+            // The fastest on a CPU.
+            Precision::Auto => Precision::Int8.name(),
+            named => named.name(),
+        };
+        if asked == own.precision
+            || (self.settings.precision == Precision::Auto && !further.iter().any(|name| name == asked))
+        {
+            return Ok(own);
+        }
+        folder.graph(&format!("draft.{asked}"), fallback)?.ok_or_else(|| {
+            let has = std::iter::once(own.precision).chain(further).collect::<Vec<_>>().join(", ");
+            folder.fault(format!(
+                "model.precision is {asked} and the folder drafts in {has}: choose one of these, or export with --task draft \
+                 --precision {asked}"
+            ))
         })
     }
 
-    fn open(&self, graph: &Graph, threads: usize) -> Result<ort::session::Session, ModelError> {
-        let row = self.limits.max_input_tokens + self.prompt.tail_ids().len();
-        let bounds = Bounds {
-            prompt: self.prompt.prefix_ids().len() + row + self.limits.max_new_tokens,
-            labels: 0,
-            rows: 1,
-            row,
-            tokens: row,
+    fn kept(&self, graph: &Graph, shared_prompt: bool) -> Result<(Vec<Engine>, Assignment), ModelError> {
+        let cache = graph.contract.cache();
+        let full = full_beside(graph, self.folder, self.config.fallback())?;
+        let (instances, threads) = share_of_cores(self.settings);
+        let mut session = self.open(&full, instances * threads, true)?;
+        let prompt = full_inputs(&full)?.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?;
+        drop(session);
+        let prompt = KeptPrompt::new(prompt, cache, shared_prompt)?;
+        let session = SharedSession::new(self.open(graph, threads, false)?);
+        let longest = self.longest_row() + self.limits.max_new_tokens;
+        let engine = |_| KeptEngine::new(session.clone(), &prompt, self.limits, longest);
+        let engines: Result<_, ModelError> =
+            (0..instances).map(|index| engine(index).map(|engine| Engine::Kept(Box::new(engine)))).collect();
+        Ok((engines?, Assignment::of(session.session()).map_err(run_failed)?))
+    }
+
+    /// A run of this convention lends its inputs, so each drafter needs a session of its own: one unless told otherwise.
+    fn growing(&self, graph: &Graph) -> Result<(Vec<Engine>, Assignment), ModelError> {
+        let inputs = full_inputs(graph)?;
+        let instances = self.settings.instances.unwrap_or(1);
+        let threads = self.settings.threads.unwrap_or_else(|| cores().div_ceil(instances));
+        let mut engines = Vec::with_capacity(instances);
+        let mut assignment = Assignment::default();
+        for _ in 0..instances {
+            let session = self.open(graph, threads, false)?;
+            assignment = Assignment::of(&session).map_err(run_failed)?;
+            let engine = GrowingEngine::new(session, inputs.clone(), self.prompt.prefix_ids())?;
+            engines.push(Engine::Growing(Box::new(engine)));
+        }
+        Ok((engines, assignment))
+    }
+
+    fn longest_row(&self) -> usize {
+        self.limits.max_input_tokens + self.prompt.tail_ids().len()
+    }
+
+    /// `once`: to run the prompt and nothing else.
+    fn open(&self, graph: &Graph, threads: usize, once: bool) -> Result<ort::session::Session, ModelError> {
+        let (prompt, row) = (self.prompt.prefix_ids().len(), self.longest_row());
+        let shapes = match once {
+            true => Shapes::of_prompt(&graph.contract, prompt),
+            // For a full graph, the past is the prompt and all that was written.
+            false => Shapes::of_posts(
+                &graph.contract,
+                Bounds { prompt: prompt + row + self.limits.max_new_tokens, labels: 0, rows: 1, row, tokens: row },
+            ),
         };
         self.runtime.open(&Opening {
             graph: &graph.path,
             device: &self.settings.device,
             threads,
-            shapes: &Shapes::of_posts(&graph.contract, bounds),
+            shapes: &shapes,
             model_digest: self.model_digest,
             onnxruntime: &self.runtime.version,
-            once: false,
+            once,
         })
     }
 }

@@ -4,8 +4,8 @@
 //! Scores never leave the first cache. A row's result depends on nothing but the prompt and the tokens it may see.
 
 use super::{
-    lanes::{LANES, Lanes},
-    numbers::quantise,
+    lanes::Lanes,
+    numbers::{quantise, rotate},
     product::Product,
     softmax::Block,
     tiles::{Tiles, level, words},
@@ -155,19 +155,7 @@ impl Attention<'_> {
     fn rotated<M: Lanes>(&self, row: usize, head: usize, out: &mut [f32]) {
         let half = self.sizes.size / 2;
         let position = self.sizes.prompt + row % self.sizes.tokens;
-        let (cos, sin) = (&self.cos[position * half..][..half], &self.sin[position * half..][..half]);
-        let scale = self.row_scale[row];
-        let (low, high) = self.part(row, head).split_at(half);
-        let (out_low, out_high) = out.split_at_mut(half);
-        let scale = M::all(scale);
-        let angles = cos.chunks(LANES).zip(sin.chunks(LANES));
-        let halves = low.chunks(LANES).zip(high.chunks(LANES));
-        let outs = out_low.chunks_mut(LANES).zip(out_high.chunks_mut(LANES));
-        for (((low, high), (cos, sin)), (out_low, out_high)) in halves.zip(angles).zip(outs) {
-            let (low, high) = (M::mul(M::load(low), scale), M::mul(M::load(high), scale));
-            let (cos, sin) = (M::load(cos), M::load(sin));
-            M::store(M::sub(M::mul(low, cos), M::mul(high, sin)), out_low);
-            M::store(M::mul_add(high, cos, M::mul(low, sin)), out_high);
-        }
+        let angles = (&self.cos[position * half..][..half], &self.sin[position * half..][..half]);
+        rotate::<M>(self.part(row, head), self.row_scale[row], angles, out);
     }
 }

@@ -1,4 +1,4 @@
-//! Operators of the domain `moderato`: what the int8 classify graph asks for between its matrix products.
+//! Operators of the domain `moderato`: what the int8 graphs ask for between their matrix products.
 //!
 //! A graph is data that someone else may have written, so each operator checks what it is given. Kernels hold nothing
 //! that a run changes: several threads run one session at the same time.
@@ -6,6 +6,11 @@
 mod add_norm;
 mod attention;
 mod cascade_attention;
+mod draft_attention;
+#[cfg(test)]
+mod draft_tests;
+mod drafting;
+mod floats;
 mod lanes;
 mod numbers;
 mod product;
@@ -19,16 +24,21 @@ mod widest;
 use ort::{
     Error,
     operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput},
-    value::{TensorElementType, ValueRef, ValueRefMut},
+    value::{DynTensorRefMut, DynTensorValueType, TensorElementType, ValueRef, ValueRefMut},
 };
 
 use self::{
-    add_norm::AddNormQuantize, cascade_attention::CascadeAttention, swiglu::SwiGluQuantize, widest::run_widest,
+    add_norm::AddNormQuantize, cascade_attention::CascadeAttention, draft_attention::DraftAttention,
+    swiglu::SwiGluQuantize, widest::run_widest,
 };
 
 /// The domain, for a session on the CPU.
 pub(super) fn domain() -> ort::Result<OperatorDomain> {
-    OperatorDomain::new("moderato")?.add(AddNormQuantize)?.add(SwiGluQuantize)?.add(CascadeAttention)
+    OperatorDomain::new("moderato")?
+        .add(AddNormQuantize)?
+        .add(SwiGluQuantize)?
+        .add(CascadeAttention)?
+        .add(DraftAttention)
 }
 
 const F32: TensorElementType = TensorElementType::Float32;

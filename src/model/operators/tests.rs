@@ -10,10 +10,10 @@ use super::{
 };
 
 /// Roughly normal numbers, the same from the same seed.
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> f32 {
+    pub(super) fn next(&mut self) -> f32 {
         let mut uniform = || {
             self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (self.0 >> 40) as f32 / (1_u64 << 24) as f32 - 0.5
@@ -21,25 +21,25 @@ impl Random {
         (0..6).map(|_| uniform()).sum::<f32>() * std::f32::consts::SQRT_2
     }
 
-    fn vec(&mut self, count: usize) -> Vec<f32> {
+    pub(super) fn vec(&mut self, count: usize) -> Vec<f32> {
         (0..count).map(|_| self.next()).collect()
     }
 }
 
 /// Bytes and scales, as numbers.
 #[derive(Debug, Clone, PartialEq)]
-struct Quantised {
-    bytes: Vec<u8>,
-    scales: Vec<f32>,
+pub(super) struct Quantised {
+    pub bytes: Vec<u8>,
+    pub scales: Vec<f32>,
 }
 
 impl Quantised {
-    fn new(rows: usize, width: usize) -> Self {
+    pub(super) fn new(rows: usize, width: usize) -> Self {
         Self { bytes: vec![0; rows * width], scales: vec![0.0; rows] }
     }
 
     /// Every number is the expected one within half a step and `slack` of its row's largest.
-    fn assert_near(&self, expected: &[Vec<f64>], slack: f64) {
+    pub(super) fn assert_near(&self, expected: &[Vec<f64>], slack: f64) {
         for (row, (expected, scale)) in expected.iter().zip(&self.scales).enumerate() {
             let peak = expected.iter().fold(0.0, |peak: f64, value| peak.max(value.abs()));
             let bytes = &self.bytes[row * expected.len()..][..expected.len()];
