@@ -26,6 +26,8 @@ const FLOORS: [&[&str]; 6] = [
         "fault",
         "suspects",
         "hygiene",
+        "note",
+        "reply",
     ],
 ];
 

@@ -14,6 +14,8 @@ mod classify;
 mod dead_letters;
 mod demo;
 mod demo_table;
+mod draft;
+mod lines;
 mod reconcile;
 mod run;
 mod schema;
@@ -56,6 +58,8 @@ enum Verb {
     Classify(classify::ClassifyArguments),
     /// Print the token ids that the model would see of each post on standard input, without running it.
     Tokens(tokens::TokensArguments),
+    /// Draft notes about the posts on standard input, one JSON line each, on standard output.
+    Draft(draft::DraftArguments),
     /// Check the configuration, then broker, topics, Redis, model and provider, within 10 seconds.
     Check {
         #[command(flatten)]
@@ -67,7 +71,7 @@ enum Verb {
     DeadLetters(dead_letters::DeadLettersArguments),
     /// Measure the model on this machine, without Kafka: posts/s, share of the machine's peak, waiting.
     Bench(Box<bench::BenchArguments>),
-    /// Print a schema: post, verdict, dead_letter, config, reconcile, dead_letters or asyncapi.
+    /// Print a schema: post, verdict, note, dead_letter, config, reconcile, dead_letters or asyncapi.
     Schema {
         /// Which.
         name: SchemaName,
@@ -146,6 +150,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Classify(arguments) => classify::run(&arguments),
         Verb::Tokens(arguments) => tokens::run(&arguments),
+        Verb::Draft(arguments) => draft::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Check { common } => check::run(&common),
         Verb::Reconcile(arguments) => reconcile::run(&arguments),

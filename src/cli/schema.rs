@@ -5,6 +5,7 @@ use schemars::schema_for;
 
 use crate::config;
 use crate::dead_letters::DeadLettersV1;
+use crate::note::NoteV1;
 use crate::post::PostV1;
 use crate::reconcile::ReconcileV1;
 use crate::rejection::DeadLetterHeaders;
@@ -17,6 +18,8 @@ pub enum SchemaName {
     Post,
     /// The output record, `verdict.v1`.
     Verdict,
+    /// The output record of a drafting pool, `note.v1`.
+    Note,
     /// The headers of a dead letter.
     #[value(name = "dead_letter")]
     DeadLetter,
@@ -36,6 +39,7 @@ pub fn render(name: SchemaName) -> String {
     let schema = match name {
         SchemaName::Post => schema_for!(PostV1).to_value(),
         SchemaName::Verdict => schema_for!(VerdictV1).to_value(),
+        SchemaName::Note => schema_for!(NoteV1).to_value(),
         SchemaName::DeadLetter => schema_for!(DeadLetterHeaders).to_value(),
         SchemaName::Config => config::schema(),
         SchemaName::Reconcile => schema_for!(ReconcileV1).to_value(),
@@ -55,6 +59,7 @@ mod tests {
         let files = [
             (SchemaName::Post, "post.v1.json"),
             (SchemaName::Verdict, "verdict.v1.json"),
+            (SchemaName::Note, "note.v1.json"),
             (SchemaName::DeadLetter, "dead_letter.v1.json"),
             (SchemaName::Config, "config.v1.json"),
             (SchemaName::Reconcile, "reconcile.v1.json"),

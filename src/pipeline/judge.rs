@@ -63,8 +63,8 @@ impl Judge {
 
     /// The verdict on one post. The answer has a score for each of the policy's labels: the model and the cache see to
     /// that.
-    pub fn verdict<'a>(&'a self, judged: &'a Envelope<Judged>) -> VerdictV1<'a> {
-        let Judged { row, answer, source } = &judged.body;
+    pub fn verdict<'a>(&'a self, judged: &'a Envelope<Judged>, answer: &'a Answer) -> VerdictV1<'a> {
+        let Judged { row, source, .. } = &judged.body;
         let original = &*judged.original;
         VerdictV1 {
             specversion: "1.0".into(),
@@ -145,7 +145,8 @@ impl Judge {
     }
 }
 
-fn source_ref(original: &Original) -> SourceRef<'_> {
+/// Where a record stood.
+pub(super) fn source_ref(original: &Original) -> SourceRef<'_> {
     SourceRef {
         topic: (&*original.topic).into(),
         partition: original.partition,
