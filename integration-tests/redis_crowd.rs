@@ -295,7 +295,13 @@ fn answer() -> Answer {
     let execution =
         Execution { provider: "cpu".into(), nodes: BTreeMap::new(), precision: "fp32".into(), onnxruntime: "1".into() };
     let computed_at = "2026-11-22T00:00:00Z".to_owned();
-    Answer { scores: vec![0.25, 0.75], outside_labels: 0.5, execution: Arc::new(execution), computed_at }
+    Answer {
+        scores: vec![0.25, 0.75],
+        outside_labels: 0.5,
+        execution: Arc::new(execution),
+        computed_at,
+        language: None,
+    }
 }
 
 /// The record that was judged.

@@ -18,7 +18,6 @@ const FLOORS: [&[&str]; 6] = [
         "rejection",
         "receipt",
         "policy",
-        "policy_tests",
         "error",
         "config",
         "samples",
@@ -28,6 +27,8 @@ const FLOORS: [&[&str]; 6] = [
         "hygiene",
         "note",
         "reply",
+        "calibration",
+        "language",
     ],
 ];
 

@@ -32,6 +32,9 @@ pub enum AppError {
     /// The policy must be mended.
     #[error("{0}")]
     Policy(#[from] PolicyError),
+    /// The policy's calibration belongs to another model or prompt.
+    #[error("calibration: {0}")]
+    Calibration(String),
     /// The model folder, the library or the device must be mended.
     #[error("{0}")]
     Model(#[from] ModelError),
@@ -66,7 +69,7 @@ impl AppError {
     /// The stable code, for the log.
     pub fn code(&self) -> &'static str {
         match self {
-            AppError::Policy(_) => "policy",
+            AppError::Policy(_) | AppError::Calibration(_) => "policy",
             AppError::Model(_) => "model",
             AppError::Limits(_) | AppError::Cache(_) | AppError::State { .. } => "config",
             AppError::Fatal(fatal) => fatal.code(),
@@ -89,6 +92,7 @@ pub fn load(config: &Config) -> Result<Judges, AppError> {
     let model = model::load(&config.model, &policy)?;
     let info = &model.info;
     fits(&config.limits, info)?;
+    calibrated(&policy, info)?;
     info!(
         model = %info.name, precision = %info.precision, provider = %info.provider, nodes = ?info.nodes, contract = %info.contract,
         onnxruntime = %info.onnxruntime_version, prompt_tokens = info.prompt_tokens, policy = %policy.id,
@@ -132,6 +136,21 @@ fn load_drafters(config: &Config, policy: &NotePolicy) -> Result<LoadedDraft, Ap
         "model loaded and warm"
     );
     Ok(model)
+}
+
+/// Scores that were calibrated for another model, or under another prompt, mean something else.
+fn calibrated(policy: &Policy, info: &ModelInfo) -> Result<(), AppError> {
+    let Some(calibration) = &policy.calibration else { return Ok(()) };
+    let Some(mismatch) = calibration.mismatch(&info.model_digest, &info.prompt_digest) else { return Ok(()) };
+    let id = &calibration.id;
+    if policy.calibration_for_other_model {
+        warn!(calibration = %id, %mismatch, "scores are calibrated for something else; every verdict says so");
+        return Ok(());
+    }
+    Err(AppError::Calibration(format!(
+        "{id}: {mismatch}; fit one for it with `moderato eval --fit-calibration`, or take `calibration` out of the policy, \
+         or set calibration_for_other_model: allow there"
+    )))
 }
 
 /// The longest legal row must be legal for the model too: found here, and not when the first long post comes.

@@ -9,6 +9,7 @@
 
 pub mod app;
 pub mod cache;
+pub mod calibration;
 pub mod cli;
 pub mod config;
 pub mod dead_letters;
@@ -16,6 +17,7 @@ pub mod error;
 pub mod fault;
 pub mod hygiene;
 pub mod kafka;
+pub mod language;
 pub mod model;
 pub mod note;
 pub mod pipeline;

@@ -190,6 +190,7 @@ pub(crate) mod tests {
                 onnxruntime: "1.31.1".into(),
             }),
             computed_at: "2026-11-21T00:00:00Z".into(),
+            language: None,
         }
     }
 }

@@ -15,6 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
+use crate::language::Detected;
 use crate::note::Draft;
 use crate::reply::{Kind as Expected, Reply};
 use crate::verdict::{Answer, Execution, VerdictKey};
@@ -37,6 +38,9 @@ struct Value<'a> {
     outside_labels: f64,
     execution: Cow<'a, Execution>,
     computed_at: Cow<'a, str>,
+    /// Not in values of older workers, nor where no policy asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    language: Option<Cow<'a, Detected>>,
 }
 
 /// A note as stored.
@@ -101,6 +105,7 @@ impl<'a> Value<'a> {
             outside_labels: answer.outside_labels,
             execution: Cow::Borrowed(&answer.execution),
             computed_at: answer.computed_at.as_str().into(),
+            language: answer.language.as_ref().map(Cow::Borrowed),
         }
     }
 
@@ -119,6 +124,7 @@ impl<'a> Value<'a> {
             outside_labels: value.outside_labels,
             execution: Arc::new(value.execution.into_owned()),
             computed_at: value.computed_at.into_owned(),
+            language: value.language.map(Cow::into_owned),
         })
     }
 }
@@ -161,10 +167,21 @@ mod tests {
     #[test]
     fn a_stored_answer_comes_back_to_the_last_bit() {
         let key = Keyring::new(&["m"]).key(&[1]);
-        let answer = Reply::Scores(Answer { scores: vec![1.0 / 3.0, 2.0 / 3.0], ..answer() });
+        let language = Some(crate::language::detect("The mayor said on Tuesday that the bridge would be closed."));
+        let answer = Reply::Scores(Answer { scores: vec![1.0 / 3.0, 2.0 / 3.0], language, ..answer() });
         for values in [values(None), values(Some("a key"))] {
             assert_eq!(values.decode(PLACE, &values.encode(PLACE, &key, &answer), &key, TWO), Some(answer.clone()));
         }
+    }
+
+    #[test]
+    fn an_answer_of_an_older_worker_is_still_one() {
+        let key = Keyring::new(&["m"]).key(&[1]);
+        let old = format!(
+            r#"{{"version":1,"key":"{key}","scores":[0.5,0.5],"outside_labels":0.25,"execution":{{"provider":"cpu","precision":"fp32","onnxruntime":"1.31.1"}},"computed_at":"2026-11-21T00:00:00Z"}}"#
+        );
+        let Some(Reply::Scores(answer)) = values(None).decode(PLACE, old.as_bytes(), &key, TWO) else { panic!("none") };
+        assert_eq!((answer.scores, answer.language), (vec![0.5, 0.5], None));
     }
 
     #[test]

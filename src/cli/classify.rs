@@ -99,7 +99,10 @@ fn explain(verdict: &VerdictV1) -> String {
     let mut scores: Vec<_> = judged.scores.iter().collect();
     scores.sort_by(|a, b| b.1.total_cmp(a.1));
     for (label, score) in scores {
-        line(format!("  {label:<20} {score:>7.4}  {}", "█".repeat((score * 40.0).round() as usize)));
+        // As the model gave it, where that is not what counts.
+        let raw = judged.raw_scores.get(label).filter(|_| judged.calibration.is_some());
+        let raw = raw.map(|raw| format!("  raw {raw:.4}")).unwrap_or_default();
+        line(format!("  {label:<20} {score:>7.4}{raw}  {}", "█".repeat((score * 40.0).round() as usize)));
     }
     line(format!("  outside the labels   {:>7.4}", judged.outside_labels));
     line(String::new());
@@ -107,8 +110,17 @@ fn explain(verdict: &VerdictV1) -> String {
         let act = thresholds.act.map_or("never".to_owned(), |act| act.to_string());
         line(format!("thresholds  {}: review from {}, act from {act}", judged.action_label, thresholds.review));
     }
-    if judged.action_reason == ActionReason::NotWhollySeen {
-        line("action      review, because the model saw only part of the post".to_owned());
+    let reason = match judged.action_reason {
+        ActionReason::Thresholds => None,
+        ActionReason::NotWhollySeen => Some("the model saw only part of the post"),
+        ActionReason::Abstained => Some("no score is as high as the policy's abstain_below"),
+        ActionReason::UnsupportedLanguage => Some("the post is in a language that the policy does not name"),
+    };
+    if let Some(reason) = reason {
+        line(format!("action      review, because {reason}"));
+    }
+    if let (Some(lang), Some(confidence)) = (&input.lang_detected, input.lang_confidence) {
+        line(format!("language    {lang}, by the text itself (confidence {confidence:.2})"));
     }
     line(format!(
         "tokens      {} of {} of the post{}, after {} of the shared prompt",
@@ -124,6 +136,10 @@ fn explain(verdict: &VerdictV1) -> String {
     let (model, policy) = (&data.model, &data.policy);
     line(format!("model       {} {} on {}", model.name, model.execution.precision, model.execution.provider));
     line(format!("policy      {} {} ({})", policy.id, policy.revision, policy.digest));
+    if let Some(fit) = &judged.calibration {
+        let other = if fit.matches_model { "" } else { ", FITTED FOR ANOTHER MODEL OR PROMPT" };
+        line(format!("calibration {} ({}){other}", fit.id, fit.revision));
+    }
     text
 }
 

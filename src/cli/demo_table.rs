@@ -47,7 +47,11 @@ impl Row {
         Self {
             excerpt: text.map(|text| excerpt(&text.text)).unwrap_or_default(),
             post,
-            label: data.verdict.label.into_owned(),
+            label: if data.verdict.abstained {
+                format!("{}?", data.verdict.label)
+            } else {
+                data.verdict.label.into_owned()
+            },
             score: Some(data.verdict.score),
             action: Some(data.verdict.action),
             tokens: if seen == total { seen.to_string() } else { format!("{seen} of {total}") },

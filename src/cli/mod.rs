@@ -71,7 +71,7 @@ enum Verb {
     DeadLetters(dead_letters::DeadLettersArguments),
     /// Measure the model on this machine, without Kafka: posts/s, share of the machine's peak, waiting.
     Bench(Box<bench::BenchArguments>),
-    /// Print a schema: post, verdict, note, dead_letter, config, reconcile, dead_letters or asyncapi.
+    /// Print a schema: post, verdict, note, dead_letter, config, calibration, reconcile, dead_letters or asyncapi.
     Schema {
         /// Which.
         name: SchemaName,

@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use schemars::schema_for;
 
+use crate::calibration::CalibrationV1;
 use crate::config;
 use crate::dead_letters::DeadLettersV1;
 use crate::note::NoteV1;
@@ -25,6 +26,8 @@ pub enum SchemaName {
     DeadLetter,
     /// The configuration file.
     Config,
+    /// What `eval --fit-calibration` writes and a policy names.
+    Calibration,
     /// What `reconcile --json` prints.
     Reconcile,
     /// What `dead-letters list --json` prints.
@@ -42,6 +45,7 @@ pub fn render(name: SchemaName) -> String {
         SchemaName::Note => schema_for!(NoteV1).to_value(),
         SchemaName::DeadLetter => schema_for!(DeadLetterHeaders).to_value(),
         SchemaName::Config => config::schema(),
+        SchemaName::Calibration => schema_for!(CalibrationV1).to_value(),
         SchemaName::Reconcile => schema_for!(ReconcileV1).to_value(),
         SchemaName::DeadLetters => schema_for!(DeadLettersV1).to_value(),
         SchemaName::Asyncapi => return include_str!("../../schemas/asyncapi.yaml").trim_end().to_owned(),
@@ -62,6 +66,7 @@ mod tests {
             (SchemaName::Note, "note.v1.json"),
             (SchemaName::DeadLetter, "dead_letter.v1.json"),
             (SchemaName::Config, "config.v1.json"),
+            (SchemaName::Calibration, "calibration.v1.json"),
             (SchemaName::Reconcile, "reconcile.v1.json"),
             (SchemaName::DeadLetters, "dead_letters.v1.json"),
         ];

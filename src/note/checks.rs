@@ -6,13 +6,12 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::fixed_form;
 use super::ground::{Ground, flat};
 use super::lexicon;
+use super::results::{Check, NoteChecks};
 use super::words::{self, Word, is_among, key, words};
+use crate::language;
 
 /// Version of the checks, a part of every note's cache key: raise it with any change to them or to the fixed form.
 pub const REVISION: &str = "checks-1";
@@ -24,128 +23,6 @@ const PROMPT_RUN: usize = 6;
 const ASKED_RUN: usize = 3;
 /// How far before a word a negation is looked for, in words.
 const NEGATION: usize = 5;
-
-/// One check, by its stable code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Check {
-    /// A text was drafted although there is no evidence.
-    Ungrounded,
-    /// Empty, or it does not end as a sentence.
-    Incomplete,
-    /// Words or marks of the prompt.
-    Prompt,
-    /// What a post asks to have repeated.
-    Canary,
-    /// A link that is not in the evidence.
-    Url,
-    /// A number that is neither in the post nor in the evidence.
-    Number,
-    /// A name that is neither in the post nor in the evidence.
-    Name,
-    /// A handle, or whoever wrote the post.
-    Author,
-    /// Somebody is spoken to or accused.
-    Address,
-    /// Sarcasm, a hashtag or an emoji.
-    Tone,
-    /// The note does not agree with the verdict, or rules in its own name.
-    Verdict,
-    /// Another language than the post's.
-    Language,
-    /// A citation that was not given.
-    CitationUnknown,
-    /// Evidence was given and none is cited.
-    CitationMissing,
-    /// Too long.
-    Length,
-}
-
-impl Check {
-    /// In words, as the model is told when it may try again.
-    pub fn words(self) -> &'static str {
-        match self {
-            Check::Ungrounded => "there is no evidence",
-            Check::Incomplete => "it does not end as a sentence",
-            Check::Prompt => "words of the prompt",
-            Check::Canary => "words that the post asks to have repeated",
-            Check::Url => "a link that is not in the evidence",
-            Check::Number => "a number that is neither in the post nor in the evidence",
-            Check::Name => "a name that is neither in the post nor in the evidence",
-            Check::Author => "it speaks of an account or an author",
-            Check::Address => "it addresses or accuses somebody",
-            Check::Tone => "sarcasm, a hashtag or an emoji",
-            Check::Verdict => "it does not agree with the verdict",
-            Check::Language => "it is in another language than the post",
-            Check::CitationUnknown => "it cites evidence that was not given",
-            Check::CitationMissing => "it cites no evidence",
-            Check::Length => "longer than 280 characters",
-        }
-    }
-}
-
-/// What the checks found. `false` and 0 are good news but for `within_280_chars_excluding_urls` and `ends_as_sentence`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct NoteChecks {
-    /// Unicode characters of the note, links not counted.
-    pub chars_excluding_urls: usize,
-    /// Whether these are at most 280.
-    pub within_280_chars_excluding_urls: bool,
-    /// Links that are not in the evidence.
-    pub urls_not_in_evidence: usize,
-    /// Numbers that are neither in the post nor in the evidence.
-    pub numbers_not_in_post_or_evidence: usize,
-    /// Words with a capital, and pairs of them, that are neither in the post nor in the evidence.
-    pub names_not_in_post_or_evidence: usize,
-    /// An `@` before a name, or words such as `the user`.
-    pub author_or_handle_mentioned: bool,
-    /// Words such as `you` and `liar`.
-    pub second_person_or_accusation: bool,
-    /// Words such as `obviously`, a hashtag, or an emoji.
-    pub sarcasm_hashtag_or_emoji: bool,
-    /// A code of letters and digits that is not in the evidence, or words of a sentence by which the post speaks to the
-    /// machine.
-    pub injection_canary_present: bool,
-    /// Six words in a row of the prompt, its marks, control tokens or label names.
-    pub prompt_text_present: bool,
-    /// It calls true what the verdict calls misinformation, or the reverse; decides what the verdict leaves open; or rules
-    /// on the claim in words that are not the evidence's.
-    pub disagrees_with_verdict: bool,
-    /// Its language is known, the post's too, and they differ.
-    pub language_differs: bool,
-    /// It is not empty, and ends with a full stop or the like.
-    pub ends_as_sentence: bool,
-    /// Citations that were not given.
-    pub citations_not_in_evidence: usize,
-    /// Evidence was given, and none is cited.
-    pub evidence_uncited: bool,
-    /// Without evidence only the fixed form is allowed, and this is another text.
-    pub drafted_without_evidence: bool,
-}
-
-impl NoteChecks {
-    /// The checks that failed, in the order of [`Check`].
-    pub fn failed(&self) -> Vec<Check> {
-        let all = [
-            (Check::Ungrounded, self.drafted_without_evidence),
-            (Check::Incomplete, !self.ends_as_sentence),
-            (Check::Prompt, self.prompt_text_present),
-            (Check::Canary, self.injection_canary_present),
-            (Check::Url, self.urls_not_in_evidence > 0),
-            (Check::Number, self.numbers_not_in_post_or_evidence > 0),
-            (Check::Name, self.names_not_in_post_or_evidence > 0),
-            (Check::Author, self.author_or_handle_mentioned),
-            (Check::Address, self.second_person_or_accusation),
-            (Check::Tone, self.sarcasm_hashtag_or_emoji),
-            (Check::Verdict, self.disagrees_with_verdict),
-            (Check::Language, self.language_differs),
-            (Check::CitationUnknown, self.citations_not_in_evidence > 0),
-            (Check::CitationMissing, self.evidence_uncited),
-            (Check::Length, !self.within_280_chars_excluding_urls),
-        ];
-        all.into_iter().filter(|(_, failed)| *failed).map(|(check, _)| check).collect()
-    }
-}
 
 /// What kind of text is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,6 +50,7 @@ pub struct Checker<'a> {
     prompt: &'a PromptWords,
     /// Of evidence and post, without the sentences by which the post speaks to the machine.
     words: HashSet<String>,
+    acronyms: HashSet<String>,
     pairs: HashSet<String>,
     long_runs: HashSet<String>,
     numbers: HashSet<String>,
@@ -212,6 +90,12 @@ impl<'a> Checker<'a> {
             asking.iter().flat_map(|text| runs(&words(text), ASKED_RUN).map(|(run, _)| run).collect::<Vec<_>>());
         Self {
             words: all_words.iter().flatten().flat_map(parts).collect(),
+            acronyms: all_words
+                .iter()
+                .flatten()
+                .filter(|word| word.is_acronym())
+                .map(|word| word.key.clone())
+                .collect(),
             pairs: runs_of(2).collect(),
             long_runs: runs_of(PROMPT_RUN).collect(),
             numbers: sources.iter().flat_map(|text| words::number_readings(text)).collect(),
@@ -295,11 +179,11 @@ impl<'a> Checker<'a> {
 
     /// Words with a capital that no source has, and pairs of them that no source has side by side.
     fn unknown_names(&self, words: &[Word<'_>]) -> Vec<Range<usize>> {
-        let is_name = |word: &Word<'_>| word.is_capital() && !lexicon::is_common(&word.key);
-        let known = |word: &Word<'_>| {
-            is_among(&word.key, &self.words)
-                || parts_of(word)
-                    .all(|part| is_among(&part, &self.words) || lexicon::is_common(&part) || is_number(&part))
+        let is_name = |word: &Word<'_>| word.is_capital() && (word.is_acronym() || !lexicon::is_common(&word.key));
+        let is_part_known = |part: &str| is_among(part, &self.words) || lexicon::is_common(part) || is_number(part);
+        let known = |word: &Word<'_>| match lexicon::is_common(&word.key) {
+            true => self.acronyms.contains(&word.key),
+            false => is_among(&word.key, &self.words) || parts_of(word).all(|part| is_part_known(&part)),
         };
         let single = words.iter().filter(|word| is_name(word) && !known(word)).map(|word| word.span.clone());
         let strange = |pair: &&[Word<'_>]| {
@@ -358,8 +242,14 @@ impl<'a> Checker<'a> {
         spans
     }
 
-    fn language_differs(&self, _text: &str, _form: Form) -> bool {
-        false
+    /// The fixed form's own words are English; what it quotes is the post's.
+    fn language_differs(&self, text: &str, form: Form) -> bool {
+        let text = match form {
+            Form::Drafted => text,
+            Form::Fixed => fixed_form::quoted(text).unwrap_or_default(),
+        };
+        let Some(wanted) = &self.ground.lang else { return false };
+        language::detect(text).sure().is_some_and(|(found, _)| found != wanted)
     }
 
     /// The text with blanks in place of its citations, and what they cite: `[e1]`, `[e1, e2]`.

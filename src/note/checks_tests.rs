@@ -55,6 +55,7 @@ fn each_breach_is_named() {
         ("The evidence counts 3.6 million cases [e2].", &[Check::Number]),
         ("The evidence counts 24 cases [e2].", &[Check::Number]),
         ("The evidence from Harvard says no [e1].", &[Check::Name]),
+        ("The WHO says there is no evidence [e1].", &[Check::Name]),
         ("Fauci says there is no evidence [e1].", &[Check::Name]),
         ("There is no evidence that Texas Garlic protects people [e1].", &[Check::Name]),
         ("There is no evidence, as @who says [e1].", &[Check::Author]),
@@ -120,6 +121,14 @@ fn a_note_agrees_with_the_verdict_whatever_it_is() {
 fn without_evidence_nothing_that_was_drafted_passes() {
     let ground = Ground::new(&post(POST, vec![]), "misinformation", 10_000);
     assert_eq!(failed_on(&ground, "The post says garlic cures people."), [Check::Ungrounded]);
+}
+
+#[test]
+fn a_note_is_in_the_language_of_its_post() {
+    let ground = ground_of("Garlic cures all diseases, says the doctor who wrote the book about it.", "unverified");
+    let german = "Es gibt keinen Beleg, dass Knoblauch vor einer Erkrankung schützt [e1].";
+    assert!(failed_on(&ground, german).contains(&Check::Language));
+    assert!(!failed_on(&ground, "No evidence [e1].").contains(&Check::Language));
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::checks::{Check, Checker, Form, NoteChecks, tidy};
+use super::checks::{Checker, Form, tidy};
 use super::fixed_form::fixed_form;
 use super::ground::Ground;
+use super::results::{Check, NoteChecks};
 use crate::verdict::Execution;
 
 /// Drafts of a model for one post; after these the fixed form stands in.

@@ -9,9 +9,10 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use super::checks::{Checker, Form, NoteChecks};
+use super::checks::{Checker, Form};
 use super::ground::flat;
 use super::lexicon;
+use super::results::NoteChecks;
 use super::words::{self, words};
 
 const OPENING: &str = "Claim to check: ";

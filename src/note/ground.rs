@@ -3,6 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::hygiene;
+use crate::language;
 use crate::post::{Evidence, Post};
 
 /// Stands where the middle of a post was cut out.
@@ -38,8 +39,8 @@ impl Ground {
             retrieved_at: None,
         });
         let text = clean(&cut(&post.text, most));
-        let given = post.lang.as_deref().and_then(primary_subtag);
-        Self { evidence: evidence.collect(), label: label.to_owned(), lang: given, post: text }
+        let lang = language::of_post(post.lang.as_deref(), Some(&language::detect(&text)));
+        Self { evidence: evidence.collect(), label: label.to_owned(), lang, post: text }
     }
 
     /// Identifies all of it, so that no two posts share a note unless everything that shapes it is the same.
@@ -60,13 +61,6 @@ impl Ground {
         }
         hasher.finalize().into()
     }
-}
-
-/// `en` of `en-GB`; nothing of what is no tag.
-fn primary_subtag(tag: &str) -> Option<String> {
-    let first = tag.split(['-', '_']).next().unwrap_or_default().to_ascii_lowercase();
-    let is_subtag = (2..=3).contains(&first.len()) && first.bytes().all(|c| c.is_ascii_lowercase()) && first != "und";
-    is_subtag.then_some(first)
 }
 
 fn clean(text: &str) -> String {
@@ -138,11 +132,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_language_tag_counts_by_its_first_part() {
-        let lang = |tag: &str| primary_subtag(tag);
-        assert_eq!(
-            [lang("en-GB"), lang("DE"), lang("und"), lang(""), lang("not a tag")],
-            [Some("en".to_owned()), Some("de".to_owned()), None, None, None]
-        );
+    fn the_language_is_the_producers_unless_the_text_is_surely_in_another() {
+        let lang = |tag: Option<&str>, text: &str| {
+            let tagged = Post { lang: tag.map(str::to_owned), ..post(text, vec![]) };
+            Ground::new(&tagged, "unverified", 1000).lang
+        };
+        assert_eq!(lang(Some("en-GB"), "ok").as_deref(), Some("en"));
+        assert_eq!(lang(Some("en"), "Die alte Brücke bleibt den ganzen Sommer gesperrt.").as_deref(), Some("de"));
+        assert_eq!(lang(None, "ok"), None);
     }
 }

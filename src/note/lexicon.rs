@@ -17,7 +17,7 @@ const ACCUSATION: &str = r"liars?|lies|lied|lying|dishonest|dishonestly|dishones
 /// Whoever wrote the post is not spoken of.
 const AUTHOR: &str = r"(?:this|the|that) (?:user|poster|account holder|commenter)|(?:author|writer|user)s? of (?:this|the) post|the author (?:is|has|wants|claims|made|lies)|original poster";
 /// Nothing is said with a smile.
-const SARCASM: &str = r"yeah,? right|of course|obviously|clearly|surely|nice try|oh,? really|surprise,? surprise|so-called|as if|lol|lmao|rofl|haha(?:ha)*|wow|ridiculous|ridiculously|absurd|laughable|hilarious|nonsense|rubbish|bogus|bullshit|crap|pants on fire|good luck|congratulations|big if true";
+const SARCASM: &str = r"yeah,? right|of course|obviously|nice try|oh,? really|surprise,? surprise|so-called|lol|lmao|rofl|haha(?:ha)*|wow|ridiculous|ridiculously|absurd|laughable|hilarious|nonsense|rubbish|bogus|bullshit|crap|pants on fire|good luck|congratulations|big if true";
 /// Calls something true.
 const TRUE: &str = r"(?:is|are|was|were|be|been|as|rated|proven|proved|entirely|largely|mostly|partly) (?:(?:in fact|indeed|also|actually|completely|entirely|largely|mostly|broadly|factually) )?(?:true|accurate|correct|factual|verified|confirmed|proven|authentic)|checks out|holds up|is not (?:misleading|misinformation|false)|verified (?:claim|fact|information)";
 /// Calls something false.

@@ -14,8 +14,8 @@
 
 use std::borrow::Cow;
 
-use super::checks::Check;
 use super::ground::{Ground, flat};
+use super::results::Check;
 use crate::hygiene::{Mask, masked};
 
 /// Characters that a post keeps while evidence can still be cut.
@@ -25,7 +25,7 @@ const LEAST_QUOTE: usize = 120;
 /// Stands where something was cut out.
 const GAP: &str = " ... ";
 /// Ways to cut that are tried; each is nearer to the limit.
-const TRIES: usize = 24;
+const TRIES: usize = 48;
 
 /// The message for a row, and whether something of post or evidence was left out.
 #[derive(Debug, Clone, PartialEq, Eq)]

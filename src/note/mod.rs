@@ -10,12 +10,14 @@ mod ground;
 mod lexicon;
 mod message;
 mod policy;
+mod results;
 pub mod v1;
 mod words;
 
-pub use checks::{Check, Checker, NoteChecks, PromptWords};
+pub use checks::{Checker, PromptWords};
 pub use draft::{Draft, MAX_DRAFTS, Unasked, Written};
 pub use ground::Ground;
 pub use message::{Message, message};
 pub use policy::NotePolicy;
+pub use results::{Check, NoteChecks};
 pub use v1::{NoteV1, VerdictRef};

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::checks::{Check, NoteChecks};
 use super::draft::Unasked;
+use super::results::{Check, NoteChecks};
 use crate::policy::Action;
 use crate::verdict::{ModelRef, SourceRef};
 

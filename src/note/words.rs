@@ -50,6 +50,12 @@ pub(super) struct Word<'a> {
 }
 
 impl Word<'_> {
+    /// Whether all its letters are capitals, and there are several: `WHO` is not `who`.
+    pub fn is_acronym(&self) -> bool {
+        let letters = || self.text.chars().filter(|c| c.is_alphabetic());
+        letters().count() > 1 && letters().all(char::is_uppercase)
+    }
+
     /// Whether it is written as names are.
     pub fn is_capital(&self) -> bool {
         self.text.chars().any(char::is_uppercase)

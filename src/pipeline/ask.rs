@@ -41,7 +41,7 @@ pub enum Asked {
     /// The model is to be asked.
     Row(TokenizedPost),
     /// The fixed form, because there is nothing to ask.
-    Finished(TokenizedPost, Draft),
+    Finished(TokenizedPost, Box<Draft>),
 }
 
 impl Rules {
@@ -63,10 +63,13 @@ impl Rules {
         let verdict = verdict_of(original, &post)?;
         let most = asker.limit.max_input_tokens.saturating_mul(BYTES_A_TOKEN).saturating_add(BYTES_BESIDES);
         let ground = Ground::new(&post, &verdict.label, most);
+        if ground.post.is_empty() {
+            return Err(unfit(&TokenizeError::Empty));
+        }
         let unasked = (!self.policy.speaks(ground.lang.as_deref())).then_some(Unasked::UnsupportedLanguage);
         if ground.evidence.is_empty() || unasked.is_some() {
             let draft = Draft::unwritten(&Checker::new(&ground, &self.words), &ground, unasked);
-            return Ok(Asked::Finished(asker.row(post, ground, verdict, nothing(), start), draft));
+            return Ok(Asked::Finished(asker.row(post, ground, verdict, nothing(), start), Box::new(draft)));
         }
         let tokens = tokens(asker.prompt, &asker.limit, &ground, None)?;
         Ok(Asked::Row(asker.row(post, ground, verdict, tokens, start)))
@@ -94,7 +97,16 @@ impl Asker<'_> {
     fn row(&self, post: Post, ground: Ground, verdict: VerdictRef, tokens: Tokenized, start: Instant) -> TokenizedPost {
         let key = self.keyring.key_beside(&tokens.ids, &ground.digest());
         let note = Some(Box::new(NoteRow { ground, verdict }));
-        TokenizedPost { post, tokens, key, note, tokenise: start.elapsed(), queue: None, classify: None }
+        TokenizedPost {
+            post,
+            tokens,
+            key,
+            note,
+            language: None,
+            tokenise: start.elapsed(),
+            queue: None,
+            classify: None,
+        }
     }
 }
 

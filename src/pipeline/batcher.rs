@@ -123,15 +123,8 @@ pub(super) mod tests {
         let (ids, truncated, neutralised, normalised) = (vec![n; 4], false, 0, None);
         let tokens =
             Tokenized { ids, tokens_seen: 4, tokens_total: 4, truncated, neutralised, normalised, evidence: None };
-        let body = TokenizedPost {
-            post,
-            tokens,
-            key: key(n),
-            note: None,
-            tokenise: Duration::ZERO,
-            queue: None,
-            classify: None,
-        };
+        let (key, tokenise, note, language) = (key(n), Duration::ZERO, None, None);
+        let body = TokenizedPost { post, tokens, key, note, language, tokenise, queue: None, classify: None };
         let (offset, timestamp_ms, key, value) = (Offset(n.into()), None, None, None);
         let original =
             Original { topic: "t".into(), partition: 0, offset, timestamp_ms, key, value, headers: Headers::default() };

@@ -13,6 +13,7 @@ use tracing::warn;
 use crate::cache::Cache;
 use crate::error::Fatal;
 use crate::fault::{self, Point};
+use crate::language::Detected;
 use crate::model::{Instance, ModelError, RowScores};
 use crate::pipeline::batcher::{Batch, Idle, Waiting};
 use crate::pipeline::tally::Tally;
@@ -79,7 +80,8 @@ impl Parts {
         let answered = batch.into_iter().zip(results).map(|(Waiting { mut post, since }, result)| {
             post.body.queue = Some(started.saturating_duration_since(since));
             post.body.classify = Some(took);
-            (post, result.map(|scores| self.answer(&scores, &now)))
+            let language = post.body.language.take();
+            (post, result.map(|scores| self.answer(&scores, &now, language)))
         });
         Ok(answered.collect())
     }
@@ -111,12 +113,13 @@ impl Parts {
         result
     }
 
-    fn answer(&self, scores: &RowScores, computed_at: &str) -> Arc<Reply> {
+    fn answer(&self, scores: &RowScores, computed_at: &str, language: Option<Detected>) -> Arc<Reply> {
         Arc::new(Reply::Scores(Answer {
             scores: scores.scores(),
             outside_labels: scores.outside_mass(),
             execution: self.execution.clone(),
             computed_at: computed_at.to_owned(),
+            language,
         }))
     }
 }

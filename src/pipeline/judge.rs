@@ -1,18 +1,22 @@
-//! Scores to verdict: label and action by the policy, and the provenance that explains them.
+//! Answer to verdict: what the policy makes of it, and the provenance that explains that.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::calibration::CalibrationV1;
+use crate::language::{self, Detected};
 use crate::model::ModelInfo;
-use crate::pipeline::Judged;
 use crate::pipeline::infer::millis;
-use crate::policy::{Action, Policy};
+use crate::pipeline::judgement::{Circumstances, judgement};
+use crate::pipeline::{Judged, TokenizedPost};
+use crate::policy::Policy;
 use crate::receipt::{Envelope, Original};
 use crate::verdict::{
-    ActionReason, Answer, InputRef, Judgement, Keyring, ModelRef, PolicyRef, Security, SourceRef, Timing, VerdictData,
-    VerdictV1, text_sha256, verdict_id,
+    Answer, InputRef, Keyring, ModelRef, PolicyRef, Security, SourceRef, Timing, VerdictData, VerdictV1, text_sha256,
+    verdict_id,
 };
 
 /// The policy in force and what is known about the model.
@@ -22,6 +26,8 @@ pub struct Judge {
     /// All but execution and time, which are the answer's.
     model: ModelTemplate,
     keyring: Keyring,
+    /// The policy's calibration, if it has one, was fitted for this model and prompt.
+    matches_model: bool,
     prompt_tokens: usize,
     source: String,
 }
@@ -42,10 +48,12 @@ impl Judge {
             tokenizer_digest: info.tokenizer_digest.to_string(),
             prompt_digest: info.prompt_digest.to_string(),
         };
-        // The folder's digest covers all its graphs; the precision tells which of them answers.
-        let revisions =
-            [&model.digest, &info.precision, &model.tokenizer_digest, &model.prompt_digest, policy.digest()];
-        let keyring = Keyring::new(&revisions);
+        // The folder's digest covers all its graphs; the precision tells which of them answers. Of the policy only what
+        // the model reads and answers with, which is the prompt's digest: see `VerdictKey::under`.
+        let revisions = [&model.digest, &info.precision, &model.tokenizer_digest, &model.prompt_digest];
+        let keyring = Keyring::new(&revisions.map(String::as_str));
+        let mismatch = |fit: &Arc<CalibrationV1>| fit.mismatch(&info.model_digest, &info.prompt_digest);
+        let matches_model = policy.calibration.as_ref().and_then(mismatch).is_none();
         let policy_ref = PolicyRef {
             id: policy.id.clone(),
             revision: policy.revision.clone(),
@@ -53,22 +61,29 @@ impl Judge {
             taxonomy: policy.taxonomy.clone(),
         };
         let source = format!("urn:moderato:{pool}");
-        Self { policy, policy_ref, model, keyring, prompt_tokens: info.prompt_tokens, source }
+        Self { policy, policy_ref, model, keyring, matches_model, prompt_tokens: info.prompt_tokens, source }
     }
 
-    /// Makes verdict keys for this model and policy.
+    /// Makes the keys of questions to this model under this prompt.
     pub fn keyring(&self) -> Keyring {
         self.keyring.clone()
     }
 
-    /// The verdict on one post. The answer has a score for each of the policy's labels: the model and the cache see to
-    /// that.
+    /// The verdict on one post.
     pub fn verdict<'a>(&'a self, judged: &'a Envelope<Judged>, answer: &'a Answer) -> VerdictV1<'a> {
         let Judged { row, source, .. } = &judged.body;
         let original = &*judged.original;
+        let key = row.key.under(self.policy.digest());
+        let detected = self.detected(row, answer);
+        let language = language::of_post(row.post.lang.as_deref(), detected.as_deref());
+        let seen = Circumstances {
+            truncated: row.tokens.truncated,
+            language: language.as_deref(),
+            matches_model: self.matches_model,
+        };
         VerdictV1 {
             specversion: "1.0".into(),
-            id: verdict_id(original, &row.key).into(),
+            id: verdict_id(original, &key).into(),
             source: self.source.as_str().into(),
             kind: "dev.moderato.verdict.v1".into(),
             subject: (&*row.post.id.0).into(),
@@ -76,7 +91,7 @@ impl Judge {
             datacontenttype: "application/json".into(),
             dataschema: "urn:moderato:schema:verdict.v1".into(),
             data: VerdictData {
-                verdict: self.judgement(answer, row.tokens.truncated),
+                verdict: judgement(&self.policy, answer, seen),
                 policy: Cow::Borrowed(&self.policy_ref),
                 model: ModelRef {
                     name: self.model.name.as_str().into(),
@@ -87,7 +102,7 @@ impl Judge {
                     execution: Cow::Borrowed(&*answer.execution),
                     computed_at: answer.computed_at.as_str().into(),
                 },
-                input: self.input(judged),
+                input: self.input(judged, detected.as_deref()),
                 security: row.tokens.normalised.as_deref().map(|changed| Security { text_normalised: *changed }),
                 answered_by: *source,
                 timing_ms: Timing {
@@ -96,43 +111,31 @@ impl Judge {
                     classify: millis(row.classify.unwrap_or(Duration::ZERO)),
                     total: millis(judged.received.elapsed()),
                 },
-                idempotency_key: row.key.to_string().into(),
+                idempotency_key: key.to_string().into(),
                 worker_version: env!("CARGO_PKG_VERSION").into(),
             },
         }
     }
 
-    /// The label is the highest score; the action is the strictest that any label's own thresholds call for, so that
-    /// a post that is 45 % misinformation is looked at even where another label leads.
-    fn judgement(&self, answer: &Answer, truncated: bool) -> Judgement<'_> {
-        let (labels, scores) = (&self.policy.labels, &answer.scores);
-        let best = (0..scores.len()).fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
-        let decider = (0..scores.len()).max_by_key(|&i| (self.policy.action(i, scores[i]), i == best));
-        let action = decider.map_or(Action::Allow, |i| self.policy.action(i, scores[i]));
-        let decider = decider.filter(|_| action != Action::Allow).unwrap_or(best);
-        // Nobody has looked at what was cut out, so nobody can say that it is harmless.
-        let (action, action_reason) = match action {
-            Action::Allow if truncated => (Action::Review, ActionReason::NotWhollySeen),
-            action => (action, ActionReason::Thresholds),
-        };
-        Judgement {
-            label: (&*labels[best].id).into(),
-            score: scores[best],
-            scores: labels.iter().map(|label| Cow::Borrowed(&*label.id)).zip(scores.iter().copied()).collect(),
-            outside_labels: answer.outside_labels,
-            action,
-            action_reason,
-            action_label: (&*labels[decider].id).into(),
-            thresholds: labels[decider].thresholds,
+    /// What the text tells of its language, where the policy asks for that: the answer has it, unless it was kept by a
+    /// worker that was not asked, or by another one just now.
+    fn detected<'a>(&self, row: &TokenizedPost, answer: &'a Answer) -> Option<Cow<'a, Detected>> {
+        if self.policy.languages.is_empty() {
+            return None;
         }
+        let kept = answer.language.as_ref().map(Cow::Borrowed);
+        Some(kept.unwrap_or_else(|| Cow::Owned(language::detect(&row.post.text))))
     }
 
-    fn input<'a>(&self, judged: &'a Envelope<Judged>) -> InputRef<'a> {
+    fn input<'a>(&self, judged: &'a Envelope<Judged>, detected: Option<&Detected>) -> InputRef<'a> {
         let row = &judged.body.row;
+        let (lang_detected, lang_confidence) = detected.and_then(Detected::sure).unzip();
         InputRef {
             post_id: (&*row.post.id.0).into(),
             version: row.post.version,
             lang: row.post.lang.as_deref().map(Cow::Borrowed),
+            lang_detected: lang_detected.map(|lang| lang.to_owned().into()),
+            lang_confidence,
             text_sha256: text_sha256(&row.post.text).into(),
             truncated: row.tokens.truncated,
             tokens_seen: row.tokens.tokens_seen,

@@ -20,6 +20,7 @@ pub mod draft;
 pub mod elsewhere;
 pub mod infer;
 pub mod judge;
+pub mod judgement;
 pub mod notes;
 pub mod outlet;
 pub mod prepare;
@@ -39,6 +40,7 @@ use tokio::task::JoinSet;
 use crate::cache::Cache;
 use crate::config::Limits;
 use crate::error::Fatal;
+use crate::language::Detected;
 use crate::model::{Loaded, LoadedDraft, ModelInfo, Prompt, Tokenized};
 use crate::note::NotePolicy;
 use crate::pipeline::ask::Rules;
@@ -68,6 +70,8 @@ pub struct TokenizedPost {
     pub key: VerdictKey,
     /// What a note may draw on, and the verdict that it goes with, where a note is asked for.
     pub note: Option<Box<ask::NoteRow>>,
+    /// What the text tells of its language, if the policy asks for that and the model has to run.
+    pub language: Option<Detected>,
     /// Decoding and tokenising took this long.
     pub tokenise: Duration,
     /// It waited this long for its run, if it had one of its own.
@@ -163,6 +167,7 @@ struct Task {
     keyring: Keyring,
     kind: Kind,
     rules: Option<Arc<Rules>>,
+    detect_language: bool,
     maker: Maker,
     engine: Engine,
 }
@@ -176,7 +181,7 @@ enum Engine {
 /// Builds the road and starts its stages on the current runtime.
 pub fn build(parts: Parts) -> Result<Road, Fatal> {
     let Parts { work, cache, outlet, pool, limits, suspects, tally } = parts;
-    let Task { prompt, keyring, kind, rules, maker, engine } = Task::of(work, pool);
+    let Task { prompt, keyring, kind, rules, detect_language, maker, engine } = Task::of(work, pool);
     let room = limits.max_in_flight;
     // Beyond the permits, in case a record that was fetched before a pause is handed out after it.
     let (intake, intake_rx) = mpsc::channel(room + 64);
@@ -195,6 +200,7 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
         suspects: suspects.clone(),
         kind,
         rules,
+        detect_language,
     };
     let conclude = conclude::Parts {
         maker,
@@ -221,12 +227,14 @@ impl Task {
     fn of(work: Work, pool: String) -> Self {
         match work {
             Work::Judge { model, policy } => {
+                let detect_language = !policy.languages.is_empty();
                 let judge = Judge::new(policy, &model.info, pool);
                 Self {
                     prompt: model.prompt.clone(),
                     keyring: judge.keyring(),
                     kind: Kind::Scores { labels: model.info.labels.len() },
                     rules: None,
+                    detect_language,
                     maker: Maker::Judge(judge),
                     engine: Engine::Judge { model },
                 }
@@ -239,6 +247,7 @@ impl Task {
                     keyring: notes.keyring(),
                     kind: Kind::Note,
                     rules: Some(rules.clone()),
+                    detect_language: false,
                     maker: Maker::Notes(notes),
                     engine: Engine::Draft { model, rules },
                 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{Cache, Question};
 use crate::config::InputLimit;
 use crate::error::Fatal;
+use crate::language;
 use crate::model::{Prompt, TokenizeError};
 use crate::pipeline::ask::{Asked, Asker, Rules};
 use crate::pipeline::twins::Twins;
@@ -40,7 +41,7 @@ pub struct Parts {
     pub limit: InputLimit,
     /// Largest value that is decoded, in bytes.
     pub max_post_bytes: usize,
-    /// Makes verdict keys for the model and policy in force.
+    /// Makes the keys of questions to the model under the prompt in force.
     pub keyring: Keyring,
     /// Where answers are kept.
     pub cache: Arc<Cache>,
@@ -52,6 +53,8 @@ pub struct Parts {
     pub kind: Kind,
     /// What notes are made by, where notes are asked for.
     pub rules: Option<Arc<Rules>>,
+    /// Whether the policy asks for the language of a text.
+    pub detect_language: bool,
 }
 
 /// Where posts go from here.
@@ -109,7 +112,24 @@ async fn chunk(
     }
     let keys: Vec<_> = leaders.iter().map(|post| post.body.key).collect();
     let questions = parts.cache.ask(&keys, parts.kind).await;
+    let leaders = if parts.detect_language { detect(leaders, &questions).await? } else { leaders };
     sort(&parts, leaders, questions, &onward).await
+}
+
+/// Looks at the language of the texts that the model will read; an answer that is there has it.
+async fn detect(
+    mut posts: Vec<Envelope<TokenizedPost>>,
+    questions: &[Question],
+) -> Result<Vec<Envelope<TokenizedPost>>, Fatal> {
+    let open: Vec<bool> = questions.iter().map(|question| *question == Question::Open).collect();
+    let work = move || {
+        for (post, _) in posts.iter_mut().zip(open).filter(|(_, open)| *open) {
+            post.body.language = Some(language::detect(&post.body.post.text));
+        }
+        posts
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Fatal::Internal { part: "prepare", cause: error.to_string() })
 }
 
 /// Sends each post on by what is known of its question; hands back those whose question another worker is answering.
@@ -121,15 +141,19 @@ pub(super) async fn sort(
 ) -> Result<Vec<Envelope<TokenizedPost>>, Fatal> {
     let mut elsewhere = Vec::new();
     for (post, question) in posts.into_iter().zip(questions) {
+        let question = match question {
+            Question::Answered(kept) if !stands(parts, &post.body, &kept) => Question::Open,
+            question => question,
+        };
         match (question, parts.suspects.standing(&post.body.key)) {
-            (Question::Answered(answer), _) if stands(parts, &post.body, &answer) => {
+            (Question::Answered(answer), _) => {
                 share(&parts.twins, post, Ok(answer), Source::Cache, &onward.finished).await?;
             }
             (Question::Open, Standing::Poison { attempts }) => {
                 parts.cache.give_up(&post.body.key).await;
                 share(&parts.twins, post, Err(poison(attempts)), Source::Model, &onward.finished).await?;
             }
-            (Question::Open | Question::Answered(_), _) => onward.misses.send(post).await.map_err(|_| ABANDONED)?,
+            (Question::Open, _) => onward.misses.send(post).await.map_err(|_| ABANDONED)?,
             (Question::Elsewhere, _) => elsewhere.push(post),
         }
     }
@@ -191,7 +215,7 @@ fn tokenise(parts: &Parts, record: Envelope<RawMessage>) -> Step {
     match outcome {
         Ok(Asked::Row(row)) => Step::Tokenised(record.with(row)),
         Ok(Asked::Finished(row, draft)) => {
-            let answer = Arc::new(Reply::Note(Box::new(draft)));
+            let answer = Arc::new(Reply::Note(draft));
             Step::Finished(Finished::Judged(record.with(Judged { row, answer, source: Source::Model })))
         }
         Err(rejected) => Step::Finished(Finished::Rejected(record.with(rejected))),
@@ -207,8 +231,8 @@ fn prepare_post(parts: &Parts, original: &Original, bytes: &[u8]) -> Result<Aske
     let post = post::decode(bytes, parts.max_post_bytes)?;
     let tokens = parts.prompt.tokenize_with(&post.text, &post.evidence, &parts.limit).map_err(|error| unfit(&error))?;
     let key = parts.keyring.key(&tokens.ids);
-    let tokenise = start.elapsed();
-    Ok(Asked::Row(TokenizedPost { post, tokens, key, note: None, tokenise, queue: None, classify: None }))
+    let (tokenise, note, language) = (start.elapsed(), None, None);
+    Ok(Asked::Row(TokenizedPost { post, tokens, key, note, language, tokenise, queue: None, classify: None }))
 }
 
 /// A post that has no tokens for the model.

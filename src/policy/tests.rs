@@ -141,3 +141,96 @@ fn a_file_is_named_in_its_error() {
     assert!(Policy::load(&dir.path().join("absent.yml")).unwrap_err().to_string().contains("cannot be read"));
     assert!(Policy::load(&dir.path().join("policy.txt")).unwrap_err().to_string().contains("must end in"));
 }
+
+/// A calibration for the labels of `GOOD` beside a policy that names it, both in a folder.
+fn with_calibration(change: impl Fn(String) -> String, policy: &str) -> Result<Policy, PolicyError> {
+    let folder = tempfile::tempdir().unwrap();
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    let calibration = json!({
+        "schema": "calibration.v1", "id": "cal-1", "policy": "misinformation", "taxonomy": "moderato-misinfo/1",
+        "model": "m", "model_digest": digest, "prompt_digest": digest,
+        "labels": ["misinformation", "not_misinformation"], "method": "temperature",
+        "overall": {"rows": 90, "temperature": 2.0},
+        "fitted_on": {"rows": 90, "sha256": "0a".repeat(32), "nll_before": 1.0, "nll_after": 0.5,
+                      "ece_before": 0.2, "ece_after": 0.01, "fitted_at": "2026-11-22T08:00:00Z"},
+    });
+    fs::write(folder.path().join("cal.json"), change(calibration.to_string())).unwrap();
+    fs::write(folder.path().join("policy.yaml"), policy).unwrap();
+    Policy::load(&folder.path().join("policy.yaml"))
+}
+
+fn told(outcome: Result<Policy, PolicyError>) -> Vec<String> {
+    outcome.unwrap_err().problems.iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect()
+}
+
+#[test]
+fn a_calibration_lies_beside_its_policy_and_is_part_of_its_digest() {
+    let naming = GOOD.replace("labels:", "calibration: cal.json\nlabels:");
+    let policy = with_calibration(|text| text, &naming).unwrap();
+    let warmer = with_calibration(|text| text.replace("2.0", "2.5"), &naming).unwrap();
+    assert_eq!(policy.calibration.as_ref().unwrap().id, "cal-1");
+    assert_ne!(policy.digest(), parse(GOOD).unwrap().digest());
+    assert_ne!(policy.digest(), warmer.digest());
+    let laid_out = with_calibration(|text| text.replace(',', " ,\n"), &naming).unwrap();
+    assert_eq!(policy.digest(), laid_out.digest());
+}
+
+#[test]
+fn a_calibration_for_other_labels_or_one_that_cannot_be_read_is_refused_with_every_reason() {
+    let naming = GOOD.replace("labels:", "calibration: cal.json\nlabels:");
+    let swapped = |text: String| text.replace(r#""not_misinformation"]"#, r#""satire"]"#).replace("info/1", "info/2");
+    let found = told(with_calibration(swapped, &naming));
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(
+        found[0].contains("misinformation, satire; the policy has misinformation, not_misinformation"),
+        "{found:?}"
+    );
+    assert!(found[1].contains("moderato-misinfo/2"), "{found:?}");
+    let broken = |text: String| text.replace("2.0", "0").replace("cal-1", "");
+    assert_eq!(told(with_calibration(broken, &naming)).len(), 2);
+    let found = told(with_calibration(|text| text, &naming.replace("cal.json", "gone.json")));
+    assert!(found.len() == 1 && found[0].contains("gone.json: file: cannot be read"), "{found:?}");
+}
+
+#[test]
+fn what_a_policy_does_not_say_leaves_its_digest_as_it_was() {
+    assert_eq!(
+        parse(GOOD).unwrap().digest(),
+        "sha256:4baa4438e0e84ba52cf67e88c64af76567e4859f88376e26bc1446a8bf812594"
+    );
+    for line in ["abstain_below: 0.5", "languages: [en]", "calibration_for_other_model: allow"] {
+        let said = parse(&format!("{GOOD}{line}\n")).unwrap();
+        assert_ne!(said.digest(), parse(GOOD).unwrap().digest(), "{line}");
+    }
+}
+
+#[test]
+fn a_verdict_abstains_below_the_threshold_and_never_acts_then() {
+    let policy = parse(&format!("{GOOD}abstain_below: 0.5\n")).unwrap();
+    assert_eq!([policy.abstains(0.49), policy.abstains(0.5), policy.abstains(f64::NAN)], [true, false, true]);
+    assert!(!parse(GOOD).unwrap().abstains(0.0));
+    let found = problems(&format!("{GOOD}abstain_below: 0.96\n"));
+    assert_eq!(found, ["abstain_below: is 0.96 and label misinformation acts from 0.95; act must not be below it"]);
+    assert_one(&format!("{GOOD}abstain_below: 2\n"), "abstain_below: is 2; write a number from 0 to 1");
+}
+
+#[test]
+fn languages_are_primary_tags_and_no_language_is_no_reason_against_a_post() {
+    let policy = parse(&format!("{GOOD}languages: [no, en, en]\n")).unwrap();
+    assert_eq!(policy.languages, ["en", "no"]);
+    let judged = [Some("en"), Some("de"), None].map(|language| policy.can_judge(language));
+    assert_eq!(judged, [true, false, true]);
+    assert!(parse(GOOD).unwrap().can_judge(Some("de")));
+    let found = problems(&format!("{GOOD}languages: [en-GB, english, 7]\n"));
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert_eq!(found[0], "languages[0]: is \"en-GB\"; the primary tag is en");
+    assert_one(&format!("{GOOD}languages: en\n"), "languages: must be a list of language tags");
+    assert_one(&format!("{GOOD}calibration_for_other_model: yes\n"), "calibration_for_other_model: must be allow");
+}
+
+#[test]
+fn each_label_has_the_band_of_its_own_thresholds() {
+    let policy = parse(GOOD).unwrap();
+    assert_eq!(policy.bands(&[0.96, 0.04]), [Action::Act, Action::Allow]);
+    assert_eq!(policy.bands(&[0.41, 0.59]), [Action::Review, Action::Allow]);
+}

@@ -1,179 +1,45 @@
-//! The policy: what the model is asked, which labels it may answer, and what each score leads to.
-//!
-//! A policy file is YAML, or Markdown whose front matter holds everything but the prompt, which is the body.
-//! All problems of a file are reported together. The digest identifies the content, however it was written down.
+//! From the text of a policy to a checked one, or to everything that is wrong with it.
 
-use std::{collections::HashSet, fmt, fs, path::Path, sync::Arc};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::{Map, Value};
 
+use super::{Policy, PolicyFormat, PolicyLabel, PolicyProblem, Thresholds};
+use crate::calibration::CalibrationV1;
 use crate::hygiene::Mask;
+use crate::language;
 
 const LABELS: std::ops::RangeInclusive<usize> = 2..=16;
-
-/// A checked policy.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Policy {
-    /// Short name, snake_case.
-    pub id: String,
-    /// The author's own word for this state of the policy; [`Policy::digest`] is what identifies it.
-    pub revision: String,
-    /// The taxonomy that the label ids belong to.
-    pub taxonomy: String,
-    /// The system prompt, without blanks around it.
-    pub prompt: String,
-    /// The labels, in the order of their scores.
-    pub labels: Vec<PolicyLabel>,
-    /// What is masked in a post before the model reads it.
-    pub mask: Vec<Mask>,
-    digest: String,
-}
-
-/// One label that a post can get.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PolicyLabel {
-    /// Short name, snake_case: what verdicts carry.
-    pub id: Arc<str>,
-    /// What the label means, for people.
-    pub description: String,
-    /// What the model says for it: one token after the prompt.
-    pub answer: String,
-    /// From which scores on something is proposed; a label without thresholds always allows.
-    pub thresholds: Option<Thresholds>,
-}
-
-/// Scores below `review` allow; from `review` on a person looks; from `act` on the worker proposes to act.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Thresholds {
-    /// 0 to 1, at most `act`.
-    pub review: f64,
-    /// 0 to 1; without it the label never acts by itself.
-    pub act: Option<f64>,
-}
-
-/// What the policy proposes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// Nothing to do.
-    Allow,
-    /// A person should look.
-    Review,
-    /// The platform should act.
-    Act,
-}
-
-/// How a policy is written down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PolicyFormat {
-    /// `.yaml`, `.yml`
-    Yaml,
-    /// `.md` with YAML front matter between two lines of `---`.
-    Markdown,
-}
-
-/// Everything that is wrong with a policy file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicyError {
-    /// The file, where it came from one.
-    pub file: String,
-    /// At least one.
-    pub problems: Vec<PolicyProblem>,
-}
-
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicyProblem {
-    /// Where in the file, such as `labels[1].thresholds.act`.
-    pub field: String,
-    /// What is wrong and how to mend it.
-    pub message: String,
-}
-
-impl fmt::Display for PolicyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "policy {}:", self.file)?;
-        self.problems.iter().try_for_each(|problem| write!(f, "\n  - {}: {}", problem.field, problem.message))
-    }
-}
-
-impl std::error::Error for PolicyError {}
-
-impl Policy {
-    /// Reads a policy file; its ending says how it is written.
-    pub fn load(path: &Path) -> Result<Self, PolicyError> {
-        let fault = |message: String| PolicyError {
-            file: path.display().to_string(),
-            problems: vec![PolicyProblem { field: "file".to_owned(), message }],
-        };
-        let kind = match path.extension().and_then(|ending| ending.to_str()) {
-            Some("yaml" | "yml") => PolicyFormat::Yaml,
-            Some("md") => PolicyFormat::Markdown,
-            _ => return Err(fault("the name must end in .yaml, .yml or .md".to_owned())),
-        };
-        let text = fs::read_to_string(path).map_err(|error| fault(format!("cannot be read: {error}")))?;
-        Self::parse(&text, kind).map_err(|error| PolicyError { file: path.display().to_string(), ..error })
-    }
-
-    /// Checks the text of a policy.
-    pub fn parse(text: &str, kind: PolicyFormat) -> Result<Self, PolicyError> {
-        let mut reader = Reader::default();
-        let policy = reader.text(text, kind);
-        match policy {
-            Some(policy) if reader.problems.is_empty() => Ok(policy),
-            _ => Err(PolicyError { file: "(text)".to_owned(), problems: reader.problems }),
-        }
-    }
-
-    /// `sha256:` and the hexadecimal digest of the content; comments and layout of the file do not count.
-    pub fn digest(&self) -> &str {
-        &self.digest
-    }
-
-    /// What the label's thresholds propose for this score. A score that is no number is for a person.
-    pub fn action(&self, label_index: usize, score: f64) -> Action {
-        match self.labels.get(label_index).and_then(|label| label.thresholds) {
-            None => Action::Allow,
-            Some(bands) if bands.act.is_some_and(|act| score >= act) => Action::Act,
-            Some(bands) if score < bands.review => Action::Allow,
-            Some(_) => Action::Review,
-        }
-    }
-
-    fn with_digest(mut self) -> Self {
-        let labels: Vec<Value> = self
-            .labels
-            .iter()
-            .map(|label| {
-                json!({"id": *label.id, "description": label.description, "answer": label.answer,
-                       "thresholds": label.thresholds})
-            })
-            .collect();
-        let mut content = json!({"id": self.id, "revision": self.revision, "taxonomy": self.taxonomy,
-                                 "prompt": self.prompt, "labels": labels});
-        // What came later counts only where it is used: older policies keep their digests.
-        if !self.mask.is_empty() {
-            content["mask"] = json!(self.mask);
-        }
-        self.digest = format!("sha256:{}", hex::encode(Sha256::digest(content.to_string())));
-        self
-    }
-}
+const KEYS: [&str; 10] = [
+    "id",
+    "revision",
+    "taxonomy",
+    "prompt",
+    "mask",
+    "labels",
+    "calibration",
+    "calibration_for_other_model",
+    "abstain_below",
+    "languages",
+];
 
 /// Walks the document and keeps every problem; values that are wrong are replaced so that the walk goes on.
-#[derive(Default)]
-struct Reader {
-    problems: Vec<PolicyProblem>,
+pub(super) struct Reader<'a> {
+    /// Where the files lie that a policy names.
+    folder: &'a Path,
+    pub(super) problems: Vec<PolicyProblem>,
 }
 
-impl Reader {
+impl<'a> Reader<'a> {
+    pub(super) fn new(folder: &'a Path) -> Self {
+        Self { folder, problems: Vec::new() }
+    }
+
     fn problem(&mut self, field: &str, message: impl Into<String>) {
         self.problems.push(PolicyProblem { field: field.to_owned(), message: message.into() });
     }
 
-    fn text(&mut self, text: &str, kind: PolicyFormat) -> Option<Policy> {
+    pub(super) fn text(&mut self, text: &str, kind: PolicyFormat) -> Option<Policy> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
         let (yaml, body) = match kind {
             PolicyFormat::Yaml => (text.as_str(), None),
@@ -210,14 +76,21 @@ impl Reader {
         {
             self.problem("prompt", "stands in the front matter and in the body: keep the body, take it out above");
         }
-        self.known_keys("", &document, &["id", "revision", "taxonomy", "prompt", "mask", "labels"]);
+        self.known_keys("", &document, &KEYS);
+        let taxonomy = self.words("taxonomy", document.get("taxonomy"));
+        let labels = self.labels(document.get("labels"));
         let policy = Policy {
             id: self.name("id", document.get("id")),
             revision: self.words("revision", document.get("revision")),
-            taxonomy: self.words("taxonomy", document.get("taxonomy")),
             prompt: self.words("prompt", document.get("prompt")),
-            labels: self.labels(document.get("labels")),
             mask: self.mask(document.get("mask")),
+            calibration: self.calibration(document.get("calibration"), &taxonomy, &labels),
+            calibration_revision: String::new(),
+            calibration_for_other_model: self.allowed(document.get("calibration_for_other_model")),
+            abstain_below: self.abstain_below(document.get("abstain_below"), &labels),
+            languages: self.languages(document.get("languages")),
+            taxonomy,
+            labels,
             digest: String::new(),
         };
         policy.with_digest()
@@ -318,6 +191,90 @@ impl Reader {
         number
     }
 
+    fn calibration(
+        &mut self,
+        value: Option<&Value>,
+        taxonomy: &str,
+        labels: &[PolicyLabel],
+    ) -> Option<Arc<CalibrationV1>> {
+        let file = value.filter(|value| !value.is_null())?;
+        let Value::String(file) = file else {
+            self.problem(
+                "calibration",
+                format!("is {file}; name the file that `moderato eval --fit-calibration` wrote"),
+            );
+            return None;
+        };
+        let calibration = match CalibrationV1::load(&self.folder.join(file)) {
+            Ok(calibration) => calibration,
+            Err(error) => {
+                for problem in &error.problems {
+                    self.problem("calibration", format!("{}: {problem}", error.file));
+                }
+                return None;
+            }
+        };
+        let own: Vec<&str> = labels.iter().map(|label| &*label.id).collect();
+        let again = "fit it again under this policy";
+        if own != calibration.labels {
+            let (theirs, own) = (calibration.labels.join(", "), own.join(", "));
+            self.problem("calibration", format!("{file} is for the labels {theirs}; the policy has {own}: {again}"));
+        }
+        if calibration.taxonomy != taxonomy {
+            let theirs = &calibration.taxonomy;
+            self.problem("calibration", format!("{file} is for the taxonomy {theirs}, not {taxonomy}: {again}"));
+        }
+        Some(Arc::new(calibration))
+    }
+
+    fn allowed(&mut self, value: Option<&Value>) -> bool {
+        match value.map(|value| value.as_str()) {
+            None | Some(Some("refuse")) => false,
+            Some(Some("allow")) => true,
+            _ => {
+                self.problem("calibration_for_other_model", "must be allow or refuse; refuse is the default");
+                false
+            }
+        }
+    }
+
+    fn abstain_below(&mut self, value: Option<&Value>, labels: &[PolicyLabel]) -> Option<f64> {
+        let least = self.threshold("abstain_below", Some(value.filter(|value| !value.is_null())?))?;
+        for label in labels {
+            // Or a verdict could say that it does not know and act all the same.
+            if let Some(act) = label.thresholds.and_then(|bands| bands.act).filter(|act| *act < least) {
+                let message = format!("is {least} and label {} acts from {act}; act must not be below it", label.id);
+                self.problem("abstain_below", message);
+            }
+        }
+        Some(least)
+    }
+
+    fn languages(&mut self, value: Option<&Value>) -> Vec<String> {
+        let list = match value {
+            None | Some(Value::Null) => return Vec::new(),
+            Some(Value::Array(list)) if !list.is_empty() => list,
+            Some(_) => {
+                self.problem("languages", "must be a list of language tags, such as [en, de]; leave it out for all");
+                return Vec::new();
+            }
+        };
+        let mut languages: Vec<String> = Vec::new();
+        for (index, value) in list.iter().enumerate() {
+            let tag = value.as_str().unwrap_or_default();
+            match language::primary(tag) {
+                Some(primary) if primary == tag => languages.push(primary),
+                Some(primary) => {
+                    self.problem(&format!("languages[{index}]"), format!("is {value}; the primary tag is {primary}"));
+                }
+                None => self.problem(&format!("languages[{index}]"), format!("is {value}; write a tag such as en")),
+            }
+        }
+        languages.sort();
+        languages.dedup();
+        languages
+    }
+
     /// Names become JSON values and metric labels: one spelling only.
     fn name(&mut self, field: &str, value: Option<&Value>) -> String {
         let name = self.words(field, value);
@@ -370,7 +327,3 @@ fn front_matter(text: &str) -> Option<(&str, &str)> {
     let end = rest.find("\n---\n")?;
     Some((&rest[..end + 1], &rest[end + 5..]))
 }
-
-#[cfg(test)]
-#[path = "policy_tests.rs"]
-mod tests;

@@ -1,71 +1,20 @@
 //! A verdict: what is published for one post, and the digests that let it be recognised and repeated.
 
+mod key;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
+pub use self::key::{Keyring, VerdictKey, text_sha256, verdict_id};
+use crate::calibration::Method;
 use crate::hygiene::TextNormalised;
+use crate::language::Detected;
 use crate::policy::Action;
 use crate::post::EvidenceSeen;
-use crate::receipt::Original;
-
-/// Digest of exactly the token ids that the model saw and of every revision that shaped its answer: model, tokenizer,
-/// prompt, policy. Equal keys mean equal questions to the same judge; anything else never shares a cached answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct VerdictKey([u8; 32]);
-
-impl fmt::Display for VerdictKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl VerdictKey {
-    /// The key that is written so; `None` for anything else.
-    pub fn from_hex(text: &[u8]) -> Option<Self> {
-        let mut digest = [0; 32];
-        hex::decode_to_slice(text, &mut digest).ok()?;
-        Some(Self(digest))
-    }
-}
-
-/// Makes keys for one judge: the revisions are hashed once.
-#[derive(Clone)]
-pub struct Keyring(Sha256);
-
-impl Keyring {
-    /// `revisions` in a fixed order; each is length-prefixed, so that no two lists read alike.
-    pub fn new(revisions: &[&str]) -> Self {
-        let mut hasher = Sha256::new_with_prefix(b"moderato/verdict-key/1");
-        for revision in revisions {
-            hasher.update((revision.len() as u64).to_le_bytes());
-            hasher.update(revision.as_bytes());
-        }
-        Self(hasher)
-    }
-
-    /// The key of one row of token ids.
-    pub fn key(&self, ids: &[u32]) -> VerdictKey {
-        let mut hasher = self.0.clone();
-        for id in ids {
-            hasher.update(id.to_le_bytes());
-        }
-        VerdictKey(hasher.finalize().into())
-    }
-
-    /// The key of a row whose answer hangs on more than its ids: on what has this digest.
-    pub fn key_beside(&self, ids: &[u32], digest: &[u8; 32]) -> VerdictKey {
-        let mut hasher = Sha256::new_with_prefix(b"moderato/verdict-key/beside/1");
-        hasher.update(self.key(ids).0);
-        hasher.update(digest);
-        VerdictKey(hasher.finalize().into())
-    }
-}
 
 /// What the model said about one row of token ids, before any policy; this is what is cached.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,6 +27,9 @@ pub struct Answer {
     pub execution: Arc<Execution>,
     /// When, RFC 3339.
     pub computed_at: String,
+    /// The language that the text tells, if anybody had it looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<Detected>,
 }
 
 /// What computed an answer.
@@ -151,7 +103,7 @@ pub struct VerdictData<'a> {
     pub answered_by: Source,
     /// Milliseconds spent on this post.
     pub timing_ms: Timing,
-    /// The verdict key, hex: equal for posts that put the same question to the same judge.
+    /// The verdict key, hex: equal for posts that put the same question to the same model under the same policy.
     pub idempotency_key: Cow<'a, str>,
     /// Version of the worker.
     pub worker_version: Cow<'a, str>,
@@ -162,14 +114,27 @@ pub struct VerdictData<'a> {
 pub struct Judgement<'a> {
     /// The label with the highest score.
     pub label: Cow<'a, str>,
-    /// Its score, 0 to 1. Not calibrated: no calibration is part of this version.
+    /// Its score, 0 to 1: calibrated where `calibration` is not null.
     pub score: f64,
-    /// Every label's score; they sum to 1.
+    /// Every label's score, calibrated where `calibration` is not null; they sum to 1.
     pub scores: BTreeMap<Cow<'a, str>, f64>,
+    /// Every label's score as the model gave it; they sum to 1. Verdicts of older workers have none.
+    #[serde(default)]
+    pub raw_scores: BTreeMap<Cow<'a, str>, f64>,
+    /// What made `scores` of `raw_scores`; null where the policy names no calibration.
+    #[serde(default)]
+    pub calibration: Option<CalibrationRef<'a>>,
     /// Probability that the model gave to tokens that are no label, 0 to 1: high means that it was confused.
     pub outside_labels: f64,
-    /// What is proposed: the strictest that any label's thresholds call for; but a post that the model did not see
-    /// whole is never allowed, it is for a person.
+    /// Whether the highest score is below the policy's `abstain_below`: the label is then no more than the best guess,
+    /// and a person should look.
+    #[serde(default)]
+    pub abstained: bool,
+    /// The band that each label's own thresholds put its score in.
+    #[serde(default)]
+    pub bands: BTreeMap<Cow<'a, str>, Action>,
+    /// What is proposed: the strictest of the bands; but a post that the verdict abstains on or that the model did not
+    /// see whole is never allowed, and one in a language that the model cannot judge is for a person in any case.
     pub action: Action,
     /// What decided the action.
     pub action_reason: ActionReason,
@@ -177,6 +142,22 @@ pub struct Judgement<'a> {
     pub action_label: Cow<'a, str>,
     /// The thresholds of that label, if the policy gives it any.
     pub thresholds: Option<crate::policy::Thresholds>,
+}
+
+/// Which calibration, and whether it was made for this model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CalibrationRef<'a> {
+    /// Its name.
+    pub id: Cow<'a, str>,
+    /// Digest of its content.
+    pub revision: Cow<'a, str>,
+    /// What was fitted.
+    pub method: Method,
+    /// The language whose own scaling was used; null where it was the one for all.
+    #[serde(default)]
+    pub language: Option<Cow<'a, str>>,
+    /// Whether it was fitted for this model under this prompt. False only where the policy allows it.
+    pub matches_model: bool,
 }
 
 /// What decided an action.
@@ -187,6 +168,10 @@ pub enum ActionReason {
     Thresholds,
     /// The scores alone would have allowed the post, but the model saw only part of it.
     NotWhollySeen,
+    /// The thresholds alone would have allowed the post, but no score is high enough to go by.
+    Abstained,
+    /// The post is in a language that the policy does not name, so the scores mean nothing.
+    UnsupportedLanguage,
 }
 
 /// Defences that a post set off.
@@ -237,6 +222,13 @@ pub struct InputRef<'a> {
     pub version: Option<u64>,
     /// The post's language, as its producer gave it.
     pub lang: Option<Cow<'a, str>>,
+    /// The language that the text tells, as a primary tag; looked at only where the policy names languages, and null where
+    /// the text is too short to tell.
+    #[serde(default)]
+    pub lang_detected: Option<Cow<'a, str>>,
+    /// How sure that is, 0 to 1.
+    #[serde(default)]
+    pub lang_confidence: Option<f64>,
     /// SHA-256 of the post's text as it came.
     pub text_sha256: Cow<'a, str>,
     /// Whether the model saw only part of the post.
@@ -280,68 +272,4 @@ pub struct Timing {
     pub classify: f64,
     /// From polling to publishing.
     pub total: f64,
-}
-
-/// The deterministic id of the verdict for one record.
-pub fn verdict_id(original: &Original, key: &VerdictKey) -> String {
-    let mut hasher = Sha256::new_with_prefix(b"moderato/verdict-id/1");
-    hasher.update((original.topic.len() as u64).to_le_bytes());
-    hasher.update(original.topic.as_bytes());
-    hasher.update(original.partition.to_le_bytes());
-    hasher.update(original.offset.0.to_le_bytes());
-    hasher.update(key.0);
-    hex(&hasher.finalize()[..16])
-}
-
-/// SHA-256 of a text, hex.
-pub fn text_sha256(text: &str) -> String {
-    hex(&Sha256::digest(text.as_bytes()))
-}
-
-fn hex(digest: &[u8]) -> String {
-    let mut text = vec![0; 2 * digest.len()];
-    // The room is exactly right, and hex is ASCII: neither can fail.
-    let _ = hex::encode_to_slice(digest, &mut text);
-    String::from_utf8(text).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::receipt::{Headers, Offset};
-
-    #[test]
-    fn every_revision_and_every_token_id_is_part_of_the_key() {
-        let key = |revisions: &[&str], ids: &[u32]| Keyring::new(revisions).key(ids);
-        let base = key(&["m", "t", "p", "q"], &[1, 2]);
-        assert_eq!(base, key(&["m", "t", "p", "q"], &[1, 2]));
-        for revisions in [["M", "t", "p", "q"], ["m", "T", "p", "q"], ["m", "t", "P", "q"], ["m", "t", "p", "Q"]] {
-            assert_ne!(base, key(&revisions, &[1, 2]));
-        }
-        assert_ne!(base, key(&["m", "t", "p", "q"], &[1, 3]));
-        assert_ne!(base, key(&["m", "t", "p", "q"], &[2, 1]));
-        assert_ne!(key(&["ab", "c"], &[]), key(&["a", "bc"], &[]));
-        assert_eq!(VerdictKey::from_hex(base.to_string().as_bytes()), Some(base));
-        assert_eq!(VerdictKey::from_hex(&base.to_string().as_bytes()[2..]), None);
-    }
-
-    #[test]
-    fn a_verdict_id_changes_with_each_coordinate_and_with_the_key() {
-        let original = |topic: &str, partition, offset| Original {
-            topic: topic.into(),
-            partition,
-            offset: Offset(offset),
-            timestamp_ms: None,
-            key: None,
-            value: None,
-            headers: Headers::default(),
-        };
-        let key = Keyring::new(&[]).key(&[1]);
-        let base = verdict_id(&original("t", 0, 5), &key);
-        assert_eq!(base, verdict_id(&original("t", 0, 5), &key));
-        assert_ne!(base, verdict_id(&original("u", 0, 5), &key));
-        assert_ne!(base, verdict_id(&original("t", 1, 5), &key));
-        assert_ne!(base, verdict_id(&original("t", 0, 6), &key));
-        assert_ne!(base, verdict_id(&original("t", 0, 5), &Keyring::new(&[]).key(&[2])));
-    }
 }
