@@ -14,6 +14,9 @@ VENV := .venv/bin/python
 PIP := $(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes
 MODEL := .cache/models/smollm2-135m-fp32
 TINY := .cache/models/tiny-fp32
+# The same models, with the graphs that write.
+DRAFT_MODEL := .cache/models/smollm2-135m-draft
+TINY_DRAFT := .cache/models/tiny-draft
 JARS := .cache/kafka/libs
 TOKENIZER := .cache/llama2-tokenizer
 NAUGHTY := .cache/naughty-texts
@@ -28,7 +31,7 @@ FAULTS := --features failpoints
 
 export PYTHON
 
-.PHONY: help setup setup-tests runtime model tiny kafka tokenizer naughty-texts build demo test deny fuzz soak bench bench-peers \
+.PHONY: help setup setup-tests runtime model draft-models tiny kafka tokenizer naughty-texts build demo test deny fuzz soak bench bench-peers \
 	broker clean
 
 help:
@@ -77,7 +80,15 @@ $(MODEL)/manifest.json: $(EXPORTER) .venv/.model
 $(TINY)/manifest.json: $(EXPORTER) .venv/.model
 	$(call export,tiny --precision fp32$(comma)int8$(comma)int8-plain)
 
+$(DRAFT_MODEL)/manifest.json: $(EXPORTER) .venv/.model
+	$(call export,default --task draft --precision fp32$(comma)int8)
+
+$(TINY_DRAFT)/manifest.json: $(EXPORTER) .venv/.model
+	$(call export,tiny --task draft --precision fp32$(comma)int8)
+
 model: $(MODEL)/manifest.json
+
+draft-models: $(DRAFT_MODEL)/manifest.json $(TINY_DRAFT)/manifest.json
 
 tiny: $(TINY)/manifest.json
 
@@ -123,7 +134,7 @@ test: export MODERATO_TEST_KAFKA_LIBS = $(CURDIR)/$(JARS)
 test: export MODERATO_TEST_LLAMA2_TOKENIZER = $(CURDIR)/$(TOKENIZER)
 test: export MODERATO_TEST_NAUGHTY = $(CURDIR)/$(NAUGHTY)
 test: export MODERATO_TEST_PYTHON = $(CURDIR)/$(VENV)
-test: setup setup-tests .venv/.tests model tiny tokenizer naughty-texts kafka deny
+test: setup setup-tests .venv/.tests model tiny draft-models tokenizer naughty-texts kafka deny
 	cargo fmt --check
 	cargo clippy --all-targets --locked $(FAULTS) -- -D warnings
 	cargo test --lib --bins --locked $(FAULTS)
@@ -170,4 +181,4 @@ clean:
 
 .PHONY: distclean
 distclean: clean
-	rm -rf .cache .venv .venv-peers
+	rm -rf .cache .venv .venv-peers .venv-train

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod bad_input;
+mod calibration;
 mod classify;
 mod command_line;
 mod dead_letters;
@@ -10,7 +11,9 @@ mod delivery;
 mod devices;
 mod draft;
 mod edits;
+mod eval;
 mod exactly_once;
+mod export;
 mod faults_broker;
 mod faults_circuit;
 mod faults_errors;

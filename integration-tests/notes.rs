@@ -54,7 +54,7 @@ fn every_flagged_post_becomes_one_note_that_fits_the_published_schema_and_is_nev
         let subject = note["subject"].as_str().unwrap();
         assert_eq!(
             data["verdict"],
-            json!({"verdict_id": format!("verdict-of-{subject}"), "label": "misinformation", "score": 0.9, "action": "review"})
+            json!({"verdict_id": format!("verdict-of-{subject}"), "label": "misinformation", "score": 0.9, "action": "review", "abstained": null})
         );
         assert_eq!(record.key.as_deref(), Some(subject.as_bytes()));
         assert_eq!(record.header("moderato.note_id"), note["id"].as_str());

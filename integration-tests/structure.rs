@@ -9,7 +9,7 @@ use crate::support::repository;
 const FLOORS: [&[&str]; 6] = [
     &["main", "lib"],
     &["cli"],
-    &["app", "admin", "shutdown", "replay", "eval", "reconcile", "dead_letters"],
+    &["app", "admin", "shutdown", "replay", "eval", "reconcile", "dead_letters", "export"],
     &["pipeline"],
     &["kafka", "cache", "model"],
     &[
@@ -29,6 +29,7 @@ const FLOORS: [&[&str]; 6] = [
         "reply",
         "calibration",
         "language",
+        "shape",
     ],
 ];
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::language;
+use crate::{language, shape};
 
 /// What `schema` says in every calibration of this version.
 pub const SCHEMA: &str = "calibration.v1";
@@ -133,7 +133,7 @@ impl CalibrationV1 {
         let fault = |problems| CalibrationError { file: "(text)".to_owned(), problems };
         let document: Value =
             serde_json::from_str(text).map_err(|error| fault(vec![format!("file: is not JSON: {error}")]))?;
-        let breaches = breaches(&document);
+        let breaches = shape::breaches_of(&schema_for!(CalibrationV1).to_value(), &document);
         if !breaches.is_empty() {
             return Err(fault(breaches));
         }
@@ -230,21 +230,6 @@ impl CalibrationV1 {
         scores.iter_mut().for_each(|score| *score /= sum);
         scores
     }
-}
-
-/// All that the document breaks of the schema.
-fn breaches(document: &Value) -> Vec<String> {
-    let schema = schema_for!(CalibrationV1).to_value();
-    let validator = match jsonschema::validator_for(&schema) {
-        Ok(validator) => validator,
-        Err(error) => return vec![format!("schema: {error}")],
-    };
-    let told = |error: jsonschema::ValidationError<'_>| {
-        let place = error.instance_path().to_string();
-        let place = if place.is_empty() { "file".to_owned() } else { place[1..].replace('/', ".") };
-        format!("{place}: {error}")
-    };
-    validator.iter_errors(document).map(told).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! conclude applies the policy, publishes in order and settles; the ledger moves; the next offset is committed.
 //! Nothing travels backwards but the receipt that says "this offset is finished".
 //!
-//! Direction of use, one way only: `main`, `cli` → `app`, `reconcile`, `dead_letters` → `pipeline` → `kafka` | `cache` | `model` → the rest.
+//! Direction of use, one way only: `main`, `cli` → `app`, `reconcile`, `dead_letters`, `export` → `pipeline` → `kafka` | `cache` | `model` → the rest.
 
 pub mod app;
 pub mod cache;
@@ -14,6 +14,8 @@ pub mod cli;
 pub mod config;
 pub mod dead_letters;
 pub mod error;
+pub mod eval;
+pub mod export;
 pub mod fault;
 pub mod hygiene;
 pub mod kafka;
@@ -28,6 +30,7 @@ pub mod reconcile;
 pub mod rejection;
 pub mod reply;
 pub mod samples;
+pub mod shape;
 pub mod suspects;
 pub mod telemetry;
 pub mod verdict;

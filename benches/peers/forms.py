@@ -92,6 +92,12 @@ def main() -> None:
     make(folder / "huggingface", lambda path: hugging_face(checkpoint, path))
     for precision in ("fp32", "int8"):
         make(folder / f"genai-{precision}", lambda path: gqa_graph.write_folder(checkpoint, path, precision))
+    for precision in ("int4", "int8"):
+        drafting = gqa_graph.build_for_drafting
+        make(
+            folder / f"genai-draft-{precision}",
+            lambda path: gqa_graph.write_folder(checkpoint, path, precision, drafting),
+        )
     for name in GGUF_TYPES:
         make(folder / f"{name}.gguf", lambda path: requantise(source, path, name))
     make(folder / "Q4_1.gguf", lambda path: shutil.copyfile(source, path))

@@ -51,3 +51,20 @@ def roster() -> list[Entry]:
         name = f"OpenVINO GenAI {weights}, {precision}"
         entries.append(Entry(name, "openvino_paged.py", "its prefix cache", settings, BATCHES))
     return entries
+
+
+def draft_roster() -> list[Entry]:
+    """Who writes text, each for one row and for eight."""
+    batches = (1, 8)
+    entries = [
+        Entry(f"moderato {precision}", "worker_draft.py", "prompt shared", {"precision": precision}, batches, ours=True)
+        for precision in ("int8", "fp32")
+    ]
+    for precision in ("int4", "int8"):
+        settings, how = {"precision": precision}, "one past and present buffer"
+        entries.append(Entry(f"onnxruntime-genai {precision}", "genai_draft.py", how, settings, batches))
+    for weights, precision in (("Q8_0", "f32"), ("Q8_0", "bf16")):
+        settings = {"weights": weights, "precision": precision}
+        name = f"OpenVINO GenAI {weights}, {precision}"
+        entries.append(Entry(name, "openvino_draft.py", "paged attention, its prefix cache", settings, batches))
+    return entries

@@ -76,6 +76,12 @@ def _export_arguments(verb: argparse.ArgumentParser) -> None:
         metavar="NAME[,NAME]",
         help="classify: the graph that judges posts (default); draft: the graph that writes notes",
     )
+    verb.add_argument(
+        "--adapter",
+        type=Path,
+        metavar="FOLDER",
+        help="a LoRA adapter in PEFT's form (adapter_config.json, adapter_model.safetensors) to merge into the weights",
+    )
     verb.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
 
@@ -133,6 +139,10 @@ def _seal(arguments: argparse.Namespace) -> None:
 
 
 def _write(checkpoint: Checkpoint, arguments: argparse.Namespace, **names: str | None) -> None:
+    if arguments.adapter:
+        from .lora import merged
+
+        checkpoint = merged(checkpoint, arguments.adapter)
     options = Options(precisions=arguments.precision, tasks=arguments.task, force=arguments.force, **names)
     written = export(checkpoint, arguments.out, options)
     tokenizer_config = json.loads((arguments.out / "tokenizer_config.json").read_text(encoding="utf-8"))

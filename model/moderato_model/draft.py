@@ -55,17 +55,17 @@ def build_fused_draft(checkpoint: Checkpoint, precision: FloatPrecision, weights
         graph.input(_prompt(layer, "key"), precision.dtype, [1, shape.kv_heads, shape.head_dim, "prompt"])
         graph.input(_prompt(layer, "value"), precision.dtype, [1, shape.kv_heads, "prompt", shape.head_dim])
     fused = FusedLayers(parts)
-    residual, pending = parts.embed("input_ids"), ()
+    residual, pending = fused.embed("input_ids"), ()
     for layer in range(shape.layers):
-        residual, x = fused.norm(residual, pending, layer, "input_layernorm")
+        residual, x = fused.norm(residual, pending)
         attended = _attend_fused(fused, x, layer)
         if layer == shape.layers - 1:
             residual = _last_token(graph, residual)
             attended = tuple(_last_token(graph, value) for value in attended)
-        pending = fused.linear(attended, layer, "self_attn.o_proj")
-        residual, x = fused.norm(residual, pending, layer, "post_attention_layernorm")
+        pending = fused.attention_output(attended, layer)
+        residual, x = fused.norm(residual, pending)
         pending = fused.feed_forward(x, layer)
-    _, x = fused.final_norm(residual, pending)
+    _, x = fused.norm(residual, pending)
     _declare_outputs(graph, shape, fused.head(x))
     return graph.model()
 

@@ -27,12 +27,6 @@ class LlamaParts:
     def norm(self, value: str, layer: int, part: str) -> str:
         return self._norm(value, layer_tensor(layer, part))
 
-    def norm_weight(self, layer: int, part: str) -> str:
-        return self._plain(layer_tensor(layer, part))
-
-    def final_norm_weight(self) -> str:
-        return self._plain(FINAL_NORM)
-
     def final_norm(self, value: str) -> str:
         return self._norm(value, FINAL_NORM)
 

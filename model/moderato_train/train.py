@@ -17,7 +17,9 @@ from .rows import Prompt
 
 @dataclass(frozen=True)
 class Schedule:
+    # Rows of a batch, and tokens of it at most, padding counted: memory is bought by the token.
     batch: int
+    tokens: int
     learning_rate: float
     weight_decay: float
     warm_up: float
@@ -51,9 +53,9 @@ class Trainer:
         plan = [batch for number, rows in enumerate(epochs) for batch in _batches(rows, self.schedule, number)]
         draw = random.Random(self.schedule.seed)
         # The first prompt is the one that is shipped; the others teach that a policy's words may differ.
-        prompts = draw.choices(self.prompts, [2] + [1] * (len(self.prompts) - 1), k=len(plan))
+        prompts = draw.choices(self.prompts, [4] + [1] * (len(self.prompts) - 1), k=len(plan))
         start, tokens, losses = time.time(), 0, []
-        checks = {len(plan) * part // 6 for part in range(1, 6)}
+        checks = {len(plan) * part // 4 for part in range(1, 4)}
         for (rows, picked), prompt in list(zip(plan, prompts))[self.step :]:
             losses.append(self._learn(rows, picked, prompt, len(plan)))
             tokens += sum(len(rows.ids[n]) for n in picked)
@@ -135,14 +137,23 @@ def padded(rows: list[list[int]], device: str) -> tuple[torch.Tensor, torch.Tens
 
 
 def _batches(rows: Rows, schedule: Schedule, epoch: int) -> list[tuple[Rows, list[int]]]:
-    """Every row once; rows of like length together, for padding is work."""
+    """Every row once; rows of like length together, for padding is work, and long ones in smaller batches."""
     draw = random.Random(schedule.seed * 1000 + epoch)
     order = list(range(len(rows.ids)))
     draw.shuffle(order)
     window = schedule.batch * 40
     batches = []
     for at in range(0, len(order), window):
-        alike = sorted(order[at : at + window], key=lambda n: len(rows.ids[n]))
-        batches += [alike[k : k + schedule.batch] for k in range(0, len(alike), schedule.batch)]
+        batches += _within(sorted(order[at : at + window], key=lambda n: len(rows.ids[n])), rows, schedule)
     draw.shuffle(batches)
     return [(rows, batch) for batch in batches]
+
+
+def _within(order: list[int], rows: Rows, schedule: Schedule) -> list[list[int]]:
+    """Runs of `order`, shortest rows first, that keep to the batch's rows and tokens."""
+    batches: list[list[int]] = [[]]
+    for n in order:
+        if len(batches[-1]) == schedule.batch or (len(batches[-1]) + 1) * len(rows.ids[n]) > schedule.tokens:
+            batches.append([])
+        batches[-1].append(n)
+    return [batch for batch in batches if batch]

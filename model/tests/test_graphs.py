@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from moderato_model import rotation
 from moderato_model.export import Options, export
 from sessions import Folder, expanded
 
@@ -144,12 +145,12 @@ def test_inputs_and_outputs_are_those_of_the_contracts(tiny_folders):
     assert {o.type for o in full.get_outputs()[1:]} == {"tensor(float16)"}
 
 
-def test_the_operators_graph_multiplies_by_the_weights_within_half_a_step(tiny, tmp_path):
+def test_the_operators_graph_multiplies_by_the_turned_weights_within_half_a_step(tiny, tmp_path):
     export(tiny, tmp_path / "out", Options(precisions=("int8",)))
     graph = onnx.load(tmp_path / "out" / "classify.onnx").graph
     operators = [node.op_type for node in graph.node if node.domain == "moderato"]
     assert {name: operators.count(name) for name in operators} == {
-        "AddNormQuantize": 4,
+        "AddNormQuantize": 5,
         "CascadeAttention": 2,
         "SwiGluQuantize": 2,
     }
@@ -160,13 +161,39 @@ def test_the_operators_graph_multiplies_by_the_weights_within_half_a_step(tiny, 
         "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
         "mlp.down_proj": ("mlp.down_proj",),
     }
+    turn = rotation.residual(tiny.shape.hidden)
+    assert np.abs(turn @ turn.T - np.eye(len(turn))).max() < 1e-12
+    norms = {"self_attn.qkv_proj": "input_layernorm", "mlp.gate_up_proj": "post_attention_layernorm"}
     for name, parts in joined.items():
         matrices = [tiny.read(f"model.layers.1.{part}.weight") for part in parts]
         if len(parts) == 3:
             matrices[0] = matrices[0] / np.sqrt(tiny.shape.head_dim)
+        matrix = np.concatenate(matrices)
+        if name in norms:
+            matrix = matrix * tiny.read(f"model.layers.1.{norms[name]}.weight") @ turn
+        else:
+            matrix = turn.T @ matrix
+        if name == "mlp.down_proj":
+            matrix = np.linalg.solve(mixing(tiny.shape.ffn).T, matrix.T).T
         scale = stored[f"model.layers.1.{name}.weight.scale"]
-        error = stored[f"model.layers.1.{name}.weight.int8"] * scale - np.concatenate(matrices).T
+        error = stored[f"model.layers.1.{name}.weight.int8"] * scale - matrix.T
         assert np.all(np.abs(error) <= 0.5001 * scale)
+
+
+def mixing(width):
+    """What the gate's operator multiplies a row by: sums and differences of channels 16, 32, ... apart."""
+    count = rotation.mixed(width)
+    matrix = np.kron(rotation.hadamard(count), np.eye(16)) if count > 1 else np.eye(width)
+    return np.kron(np.eye(width // len(matrix)), matrix)
+
+
+@pytest.mark.parametrize("width", [16, 72, 576, 1536, 4096])
+def test_every_width_has_a_turn_and_a_mix_that_can_be_undone(width):
+    turn = rotation.residual(width)
+    assert np.abs(turn @ turn.T - np.eye(width)).max() < 1e-12
+    random = np.random.RandomState(0)
+    row, matrix = random.standard_normal((1, width)), random.standard_normal((3, width))
+    assert np.allclose(row @ mixing(width) @ rotation.unmix(matrix).T, row @ matrix.T)
 
 
 def test_an_int8_graph_may_stand_beside_float_with_and_without_operators(tiny, tmp_path):

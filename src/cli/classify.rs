@@ -1,18 +1,16 @@
 //! `moderato classify`: the same road without Kafka, from standard input to standard output; or one text, explained.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 
-use super::lines::{self, Line};
-use super::{Common, VerbSettings, report};
-use crate::app;
-use crate::config::{Config, Needs};
+use super::lines::judge_lines;
+use super::{Common, VerbSettings};
+use crate::config::Needs;
 use crate::error::Exit;
 use crate::pipeline::outlet::Lines;
-use crate::receipt::Headers;
 use crate::verdict::{ActionReason, VerdictV1};
 
 #[derive(Debug, Args)]
@@ -29,7 +27,7 @@ pub(super) fn run(arguments: &ClassifyArguments) -> Result<Exit, Exit> {
     let quiet: &[_] = if arguments.text.is_some() { &[("log.filter", "warn,ort=error")] } else { &[] };
     let config = arguments.common.start(&VerbSettings { defaults: quiet, fixed: &[] }, Needs::ModelOnly)?;
     match &arguments.text {
-        None => judge_lines(&config, Box::new(io::BufReader::new(io::stdin())), Lines::to(io::stdout())),
+        None => judge_lines(&config, Box::new(io::stdin().lock_reader()), Lines::to(io::stdout())),
         Some(text) => {
             let line = serde_json::json!({ "id": "text", "text": text }).to_string();
             let captured = Captured::default();
@@ -41,22 +39,16 @@ pub(super) fn run(arguments: &ClassifyArguments) -> Result<Exit, Exit> {
     }
 }
 
-fn judge_lines(config: &Config, input: Box<dyn BufRead + Send>, lines: Lines) -> Result<Exit, Exit> {
-    lines::run(config, || app::load(config).map_err(|error| report(&error)), input, lines, as_line)
+/// Standard input that can move to the source's thread.
+trait LockReader {
+    fn lock_reader(self) -> io::BufReader<Self>
+    where
+        Self: Sized;
 }
 
-fn as_line(line: Vec<u8>, number: i64) -> Line {
-    Line { value: as_post(line, number), headers: Headers::default() }
-}
-
-/// A plain line becomes a post named after its number; bytes that are no text are left for decoding to reject.
-fn as_post(line: Vec<u8>, number: i64) -> Vec<u8> {
-    if line.trim_ascii_start().first() == Some(&b'{') {
-        return line;
-    }
-    match String::from_utf8(line) {
-        Ok(text) => serde_json::json!({ "id": format!("line-{}", number + 1), "text": text }).to_string().into_bytes(),
-        Err(error) => error.into_bytes(),
+impl LockReader for io::Stdin {
+    fn lock_reader(self) -> io::BufReader<Self> {
+        io::BufReader::new(self)
     }
 }
 
@@ -141,16 +133,4 @@ fn explain(verdict: &VerdictV1) -> String {
         line(format!("calibration {} ({}){other}", fit.id, fit.revision));
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_plain_line_becomes_a_post_and_json_stays_as_it_is() {
-        assert_eq!(as_post(b"a \"b\"".to_vec(), 4), br#"{"id":"line-5","text":"a \"b\""}"#);
-        assert_eq!(as_post(b" {\"id\":1}".to_vec(), 0), b" {\"id\":1}");
-        assert_eq!(as_post(b"\xff".to_vec(), 0), b"\xff");
-    }
 }

@@ -1,4 +1,4 @@
-//! A road from lines to lines: for the verbs that work without Kafka.
+//! The road without Kafka: lines in, lines out. What `classify`, `eval` and `draft` share.
 
 use std::io::{self, BufRead};
 use std::sync::Arc;
@@ -27,6 +27,12 @@ pub(super) struct Line {
 
 /// Makes a record of a line and its number.
 pub(super) type Read = fn(Vec<u8>, i64) -> Line;
+
+/// Judges every line of `input` as `moderato run` would judge a record; `lines` gets one line for each, in their order.
+pub(super) fn judge_lines(config: &Config, input: Box<dyn BufRead + Send>, lines: Lines) -> Result<Exit, Exit> {
+    let read = |line, number| Line { value: as_post(line, number), headers: Headers::default() };
+    run(config, || app::load(config).map_err(|error| report(&error)), input, lines, read)
+}
 
 /// Loads, then sends every line of `input` down the road and to its end.
 pub(super) fn run<W: Into<Work>>(
@@ -135,6 +141,17 @@ fn read_line(input: &mut dyn BufRead, max_bytes: usize) -> io::Result<Option<Vec
     }
 }
 
+/// A plain line becomes a post named after its number; bytes that are no text are left for decoding to reject.
+fn as_post(line: Vec<u8>, number: i64) -> Vec<u8> {
+    if line.trim_ascii_start().first() == Some(&b'{') {
+        return line;
+    }
+    match String::from_utf8(line) {
+        Ok(text) => serde_json::json!({ "id": format!("line-{}", number + 1), "text": text }).to_string().into_bytes(),
+        Err(error) => error.into_bytes(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,5 +165,12 @@ mod tests {
     fn lines_are_read_whole_across_buffers_and_a_long_one_is_cut_one_byte_past_the_limit() {
         assert_eq!(lines(b"ab\r\n\ncdefg", 10), [b"ab".to_vec(), b"".to_vec(), b"cdefg".to_vec()]);
         assert_eq!(lines(b"abcdefgh\nx", 4), [b"abcde".to_vec(), b"x".to_vec()]);
+    }
+
+    #[test]
+    fn a_plain_line_becomes_a_post_and_json_stays_as_it_is() {
+        assert_eq!(as_post(b"a \"b\"".to_vec(), 4), br#"{"id":"line-5","text":"a \"b\""}"#);
+        assert_eq!(as_post(b" {\"id\":1}".to_vec(), 0), b" {\"id\":1}");
+        assert_eq!(as_post(b"\xff".to_vec(), 0), b"\xff");
     }
 }

@@ -15,6 +15,8 @@ mod dead_letters;
 mod demo;
 mod demo_table;
 mod draft;
+mod eval;
+mod export;
 mod lines;
 mod reconcile;
 mod run;
@@ -56,6 +58,8 @@ enum Verb {
     Demo(demo::DemoArguments),
     /// Judge one text and say why; or lines on standard input, verdicts as JSON lines on standard output.
     Classify(classify::ClassifyArguments),
+    /// Judge a labelled set and tell what the verdicts are worth: figures, charts, calibration, attacks.
+    Eval(Box<eval::EvalArguments>),
     /// Print the token ids that the model would see of each post on standard input, without running it.
     Tokens(tokens::TokensArguments),
     /// Draft notes about the posts on standard input, one JSON line each, on standard output.
@@ -69,9 +73,11 @@ enum Verb {
     Reconcile(reconcile::ReconcileArguments),
     /// Show dead letters, or put their posts back on the input topic.
     DeadLetters(dead_letters::DeadLettersArguments),
+    /// Drafts for Community Notes, AT Protocol, ActivityStreams and the EU DSA out of verdicts and notes; nothing is submitted.
+    Export(export::ExportArguments),
     /// Measure the model on this machine, without Kafka: posts/s, share of the machine's peak, waiting.
     Bench(Box<bench::BenchArguments>),
-    /// Print a schema: post, verdict, note, dead_letter, config, calibration, reconcile, dead_letters or asyncapi.
+    /// Print a schema: post, verdict, note, dead_letter, config, calibration, eval, reconcile, dead_letters, export-... or asyncapi.
     Schema {
         /// Which.
         name: SchemaName,
@@ -132,15 +138,17 @@ impl Common {
                 telemetry::start(config.log_format, &config.log_filter);
                 Ok(config)
             }
-            Err(error) => {
-                eprintln!("the configuration has {} problem(s):", error.0.len());
-                for problem in &error.0 {
-                    eprintln!("  {problem}");
-                }
-                Err(Exit::Config)
-            }
+            Err(error) => Err(problems(&error)),
         }
     }
+}
+
+fn problems(error: &config::ConfigError) -> Exit {
+    eprintln!("the configuration has {} problem(s):", error.0.len());
+    for problem in &error.0 {
+        eprintln!("  {problem}");
+    }
+    Exit::Config
 }
 
 /// Runs the verb.
@@ -152,8 +160,10 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Tokens(arguments) => tokens::run(&arguments),
         Verb::Draft(arguments) => draft::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Eval(arguments) => eval::run(&arguments),
         Verb::Check { common } => check::run(&common),
         Verb::Reconcile(arguments) => reconcile::run(&arguments),
+        Verb::Export(arguments) => export::run(&arguments),
         Verb::DeadLetters(arguments) => dead_letters::run(&arguments),
         Verb::Schema { name } => {
             say!("{}", render_schema(name));

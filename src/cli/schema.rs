@@ -6,6 +6,10 @@ use schemars::schema_for;
 use crate::calibration::CalibrationV1;
 use crate::config;
 use crate::dead_letters::DeadLettersV1;
+use crate::eval::report::EvalV1;
+use crate::export::case::Platform;
+use crate::export::settings::Settings;
+use crate::export::{self, Format};
 use crate::note::NoteV1;
 use crate::post::PostV1;
 use crate::reconcile::ReconcileV1;
@@ -28,11 +32,27 @@ pub enum SchemaName {
     Config,
     /// What `eval --fit-calibration` writes and a policy names.
     Calibration,
+    /// What `eval --json` prints.
+    Eval,
     /// What `reconcile --json` prints.
     Reconcile,
     /// What `dead-letters list --json` prints.
     #[value(name = "dead_letters")]
     DeadLetters,
+    /// A line of `export`.
+    Export,
+    /// What `export --settings` reads.
+    ExportSettings,
+    /// What a platform may add to a line that `export` reads.
+    ExportPlatform,
+    /// The record of `export --format community-notes`.
+    ExportCommunityNotes,
+    /// The record of `export --format atproto-label`.
+    ExportAtprotoLabel,
+    /// The record of `export --format activitystreams-flag`.
+    ExportActivitystreamsFlag,
+    /// The record of `export --format dsa-statement`.
+    ExportDsaStatement,
     /// Topics and operations, AsyncAPI 3.1.
     Asyncapi,
 }
@@ -46,8 +66,16 @@ pub fn render(name: SchemaName) -> String {
         SchemaName::DeadLetter => schema_for!(DeadLetterHeaders).to_value(),
         SchemaName::Config => config::schema(),
         SchemaName::Calibration => schema_for!(CalibrationV1).to_value(),
+        SchemaName::Eval => schema_for!(EvalV1).to_value(),
         SchemaName::Reconcile => schema_for!(ReconcileV1).to_value(),
         SchemaName::DeadLetters => schema_for!(DeadLettersV1).to_value(),
+        SchemaName::Export => schema_for!(export::Draft).to_value(),
+        SchemaName::ExportSettings => schema_for!(Settings).to_value(),
+        SchemaName::ExportPlatform => schema_for!(Platform).to_value(),
+        SchemaName::ExportCommunityNotes => export::schema(Format::CommunityNotes),
+        SchemaName::ExportAtprotoLabel => export::schema(Format::AtprotoLabel),
+        SchemaName::ExportActivitystreamsFlag => export::schema(Format::ActivitystreamsFlag),
+        SchemaName::ExportDsaStatement => export::schema(Format::DsaStatement),
         SchemaName::Asyncapi => return include_str!("../../schemas/asyncapi.yaml").trim_end().to_owned(),
     };
     serde_json::to_string_pretty(&schema).unwrap_or_default()
@@ -67,8 +95,16 @@ mod tests {
             (SchemaName::DeadLetter, "dead_letter.v1.json"),
             (SchemaName::Config, "config.v1.json"),
             (SchemaName::Calibration, "calibration.v1.json"),
+            (SchemaName::Eval, "eval.v1.json"),
             (SchemaName::Reconcile, "reconcile.v1.json"),
             (SchemaName::DeadLetters, "dead_letters.v1.json"),
+            (SchemaName::Export, "export/export.v1.json"),
+            (SchemaName::ExportSettings, "export/settings.v1.json"),
+            (SchemaName::ExportPlatform, "export/platform.v1.json"),
+            (SchemaName::ExportCommunityNotes, "export/community-notes.v1.json"),
+            (SchemaName::ExportAtprotoLabel, "export/atproto-label.v1.json"),
+            (SchemaName::ExportActivitystreamsFlag, "export/activitystreams-flag.v1.json"),
+            (SchemaName::ExportDsaStatement, "export/dsa-statement.v1.json"),
         ];
         for (name, file) in files {
             let path = format!("{}/schemas/{file}", env!("CARGO_MANIFEST_DIR"));

@@ -71,15 +71,18 @@ impl Prompt {
     /// A prompt whose answer is text: it has no labels.
     pub(super) fn for_drafting(folder: &Folder, prompt: &str) -> Result<Self, ModelError> {
         let (json, chat) = read(folder)?;
-        Self::without_labels(&json, &chat, prompt, "the prompt for notes")
+        let mut drafting = Self::without_labels(&json, &chat, prompt, "the prompt for notes")?;
+        // A note names no handle and no link of its own: the model is not shown any to copy.
+        drafting.mask = vec![Mask::Urls, Mask::Handles];
+        Ok(drafting)
     }
 
     pub(super) fn from_parts(tokenizer_json: &str, chat: &ChatFormat, policy: &Policy) -> Result<Self, ModelError> {
         let named = format!("the prompt of policy {}", policy.id);
         let mut prompt = Self::without_labels(tokenizer_json, chat, &policy.prompt, &named)?;
         prompt.labels = label_ids(&prompt.tokenizer, policy)?;
-        prompt.mask = policy.mask.clone();
         prompt.digest = digest(&[&prompt.prefix, &prompt.tail, &prompt.labels]);
+        prompt.mask = policy.mask.clone();
         Ok(prompt)
     }
 
@@ -100,7 +103,8 @@ impl Prompt {
         let digest = digest(&[&prefix, &tail, &[]]);
         let texts = format!("{}\n{}", hex::encode(Sha256::digest(tokenizer_json)), chat.template);
         let tokenizer_digest = format!("sha256:{}", hex::encode(Sha256::digest(texts)));
-        Ok(Self { tokenizer, prefix, tail, labels: Vec::new(), gap, tokenizer_digest, digest, mask: Vec::new() })
+        let mask = Vec::new();
+        Ok(Self { tokenizer, prefix, tail, labels: Vec::new(), gap, tokenizer_digest, digest, mask })
     }
 
     /// For measuring only: the prefix cut, or lengthened by its own ids, to so many tokens.

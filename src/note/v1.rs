@@ -103,6 +103,8 @@ pub struct VerdictRef {
     pub score: Option<f64>,
     /// What it proposes, if it says.
     pub action: Option<Action>,
+    /// Whether it abstained, if it says.
+    pub abstained: Option<bool>,
 }
 
 /// Why a header is no verdict.
@@ -142,18 +144,19 @@ struct ReadJudgement {
     label: String,
     score: Option<f64>,
     action: Option<Action>,
+    abstained: Option<bool>,
 }
 
 impl VerdictRef {
     /// Reads a `verdict.v1`: the verdict, and the post that it is about if it says.
     pub fn read(bytes: &[u8]) -> Result<(Self, Option<String>), VerdictFault> {
         let read: ReadVerdict = serde_json::from_slice(bytes).map_err(|_| VerdictFault::Unreadable)?;
-        let ReadJudgement { label, score, action } = read.data.verdict;
+        let ReadJudgement { label, score, action, abstained } = read.data.verdict;
         let plain = label.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-'));
         if !plain || !(1..=64).contains(&label.len()) {
             return Err(VerdictFault::Label);
         }
-        Ok((Self { verdict_id: read.id, label, score, action }, read.subject))
+        Ok((Self { verdict_id: read.id, label, score, action, abstained }, read.subject))
     }
 }
 
@@ -238,7 +241,10 @@ mod tests {
         );
         assert_eq!((verdict.verdict_id.as_deref(), subject.as_deref()), (Some("v1"), Some("p1")));
         let least = VerdictRef::read(br#"{"data":{"verdict":{"label":"a"}}}"#).unwrap();
-        assert_eq!(least, (VerdictRef { verdict_id: None, label: "a".to_owned(), score: None, action: None }, None));
+        assert_eq!(
+            least,
+            (VerdictRef { verdict_id: None, label: "a".to_owned(), score: None, action: None, abstained: None }, None)
+        );
     }
 
     #[test]

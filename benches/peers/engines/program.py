@@ -10,6 +10,8 @@ from serve import LeftOut
 
 # The policy's prompt is lengthened to this, for every engine alike: what a policy with examples takes.
 PROMPT_TOKENS = 400
+# Beside the model that judges: the same numbers, and the graphs that write.
+DRAFT_MODEL = "smollm2-135m-draft"
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = Path(os.environ.get("MODERATO_BENCH_PROGRAM", ROOT / "target/release/moderato"))
 
@@ -44,12 +46,20 @@ def write_config(folder: Path, model: Path) -> Path:
 def bench(config: Path, posts: Path, *arguments) -> str:
     """Standard output of one run; MODERATO_BENCH_SET holds further `key=value` settings, parted by blanks."""
     settings = [word for pair in os.environ.get("MODERATO_BENCH_SET", "").split() for word in ("--set", pair)]
-    done = subprocess.run(
-        [PROGRAM, "bench", "-c", config, "--posts", posts, "--prompt-tokens", str(PROMPT_TOKENS), "--seconds", "4"]
-        + [*settings, *arguments],
-        capture_output=True,
-        text=True,
-    )
+    return _told("-c", config, "--posts", posts, "--seconds", "4", *settings, *arguments)
+
+
+def draft(config: Path, precision: str, request: dict) -> str:
+    """One round: rows as long as those asked for, so many at once, each with so many tokens."""
+    rows = request["rows"]
+    sizes = {"--rows": len(rows), "--post-tokens": len(rows[0]), "--new-tokens": request["tokens"], "--seconds": 0.01}
+    sizes = [word for name, size in sizes.items() for word in (name, str(size))]
+    return _told("-c", config, "--task", "draft", "--precisions", precision, "--json", *sizes)
+
+
+def _told(*arguments) -> str:
+    command = [PROGRAM, "bench", "--prompt-tokens", str(PROMPT_TOKENS), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise LeftOut(f"moderato bench ended with {done.returncode}: {done.stderr.strip()[-200:]}")
     return done.stdout

@@ -49,6 +49,8 @@ def serve(engine_class) -> None:
             request = json.loads(line)
             if hasattr(engine, "measure"):  # the worker measures itself
                 reply(engine.measure(request))
+            elif hasattr(engine, "draft"):
+                reply(measure_draft(engine, request["rows"], request["tokens"]))
             else:
                 reply(measure(engine, request["rows"], request["batch"]))
     except LeftOut as reason:
@@ -76,6 +78,20 @@ def measure(engine, rows: list[list[int]], batch: int) -> dict:
     spent = {thread: ticks - threads.get(thread, 0) for thread, ticks in thread_times().items()}
     worked = sum(ticks > WORKED * sum(spent.values()) for ticks in spent.values())
     return {"wall": wall, "cpu": cpu, "threads": worked, "logits": logits, "p50": statistics.median(latencies)}
+
+
+def measure_draft(engine, rows: list[list[int]], tokens: int) -> dict:
+    """So many tokens for each row, less what the first of them took: that is the rows' own run."""
+
+    def spent(count: int) -> tuple[float, float]:
+        cpu, wall = time.process_time(), time.perf_counter()
+        engine.draft(rows, count)
+        return time.process_time() - cpu, time.perf_counter() - wall
+
+    # The first call fills whatever cache an engine has, so that both calls find the same there.
+    spent(1)
+    short, whole = spent(1), spent(tokens)
+    return {"tokens": (tokens - 1) * len(rows), "cpu": whole[0] - short[0], "wall": whole[1] - short[1]}
 
 
 def thread_times() -> dict[str, int]:

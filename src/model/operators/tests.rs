@@ -376,24 +376,37 @@ fn the_norm_follows_its_equation() {
 
 #[test]
 fn the_gate_follows_its_equation() {
-    for (rows, width, factor) in [(4, 1536, 2.0), (1, 72, 1.0), (2, 16, 1e4), (2, 16, 0.0)] {
+    let cases =
+        [(4, 1536, 32, 2.0), (3, 1536, 1, 2.0), (2, 64, 4, 1.0), (1, 72, 1, 1.0), (2, 16, 1, 1e4), (2, 16, 1, 0.0)];
+    for (rows, width, mixed, factor) in cases {
         let mut random = Random(width as u64);
         let gate_up: Vec<f32> = random.vec(rows * 2 * width).into_iter().map(|value| value * factor).collect();
         let row_scale = random.vec(rows);
         let compute = |run: &dyn Fn(SwiGlu<'_>)| {
             let mut out = Quantised::new(rows, width);
             let (gate_up, row_scale) = (&gate_up[..], &row_scale[..]);
-            run(SwiGlu { gate_up, row_scale, width, out: &mut out.bytes, out_scale: &mut out.scales });
+            run(SwiGlu { gate_up, row_scale, width, mixed, out: &mut out.bytes, out_scale: &mut out.scales });
             out
         };
         let expected: Vec<Vec<f64>> = (0..rows)
             .map(|row| {
                 let at = |column: usize| f64::from(gate_up[row * 2 * width + column]) * f64::from(row_scale[row]);
-                (0..width).map(|d| at(d) / (1.0 + (-at(d)).exp()) * at(width + d)).collect()
+                let row: Vec<f64> = (0..width).map(|d| at(d) / (1.0 + (-at(d)).exp()) * at(width + d)).collect();
+                (0..width).map(|d| mixed_at(&row, mixed, d)).collect()
             })
             .collect();
         let out = compute(&|work| run_widest(work));
         out.assert_near(&expected, 1e-5);
         compute(&|work| work.run::<Plain>()).assert_like(&out);
     }
+}
+
+/// One channel of a Walsh-Hadamard transform over `mixed` channels, 16 apart: the sign is the parity of the common bits.
+fn mixed_at(row: &[f64], mixed: usize, d: usize) -> f64 {
+    let (block, place) = (d / (16 * mixed) * 16 * mixed, d / 16 % mixed);
+    let terms = (0..mixed).map(|other| {
+        let value = row[if mixed == 1 { d } else { block + other * 16 + d % 16 }];
+        if (place & other).count_ones().is_multiple_of(2) { value } else { -value }
+    });
+    terms.sum()
 }
