@@ -65,7 +65,8 @@ def _classify(options: argparse.Namespace) -> None:
     from . import rows
     from .attacks import FAMILIES
     from .llama import Llama, Lora
-    from .train import Rows, Schedule, Trainer
+    from .objectives import Labels, Rows
+    from .train import Schedule, Trainer
 
     _keep_memory()
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
@@ -87,8 +88,9 @@ def _classify(options: argparse.Namespace) -> None:
 
     checkpoint = _checkpoint(options.base)
     model = Llama(checkpoint, Lora(options.rank, 2 * options.rank, options.first_layer, options.dropout), options.seed, options.compile)
-    schedule = Schedule(options.batch, 64 * options.batch, options.learning_rate, 0.01, 0.03, options.smoothing, options.balance, options.seed)
-    trainer = Trainer(model.to(options.device), prompts, schedule, counts / counts.sum(), options.device)
+    schedule = Schedule(options.batch, 64 * options.batch, options.learning_rate, 0.01, 0.03, options.seed)
+    objective = Labels(prompts[0].labels, counts / counts.sum(), options.balance, options.smoothing, options.device)
+    trainer = Trainer(model.to(options.device), objective, [p.prefix for p in prompts], schedule, options.device)
     if options.resume:
         trainer.resume(options.out)
     card = {

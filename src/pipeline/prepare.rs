@@ -112,7 +112,6 @@ async fn chunk(
     }
     let keys: Vec<_> = leaders.iter().map(|post| post.body.key).collect();
     let questions = parts.cache.ask(&keys, parts.kind).await;
-    let leaders = if parts.detect_language { detect(leaders, &questions).await? } else { leaders };
     sort(&parts, leaders, questions, &onward).await
 }
 
@@ -139,6 +138,7 @@ pub(super) async fn sort(
     questions: Vec<Question>,
     onward: &Onward,
 ) -> Result<Vec<Envelope<TokenizedPost>>, Fatal> {
+    let posts = if parts.detect_language { detect(posts, &questions).await? } else { posts };
     let mut elsewhere = Vec::new();
     for (post, question) in posts.into_iter().zip(questions) {
         let question = match question {
