@@ -165,6 +165,7 @@ fn schema_prints_what_the_schema_files_hold() {
     let files = [
         "post.v1.json",
         "verdict.v1.json",
+        "note.v1.json",
         "dead_letter.v1.json",
         "config.v1.json",
         "reconcile.v1.json",

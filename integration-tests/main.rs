@@ -28,6 +28,7 @@ mod hygiene;
 mod instances;
 mod model;
 mod naughty;
+mod notes;
 mod outside;
 mod rebalance;
 mod reconcile;

@@ -25,6 +25,8 @@ const FLOORS: [&[&str]; 6] = [
         "fault",
         "suspects",
         "hygiene",
+        "note",
+        "reply",
         "calibration",
         "language",
         "shape",

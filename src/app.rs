@@ -11,14 +11,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::cache::Cache;
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, Task};
 use crate::error::{Exit, Fatal};
 use crate::kafka::consumer::{self, Consumer};
 use crate::kafka::publisher::Publisher;
-use crate::model::{self, Loaded, ModelError, ModelInfo};
+use crate::model::{self, DraftLimits, Loaded, LoadedDraft, ModelError, ModelInfo};
+use crate::note::NotePolicy;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::tally::{Tally, read};
-use crate::pipeline::{self, Road};
+use crate::pipeline::{self, Road, Work};
 use crate::policy::{Policy, PolicyError};
 use crate::suspects::Suspects;
 
@@ -101,6 +102,42 @@ pub fn load(config: &Config) -> Result<Judges, AppError> {
     Ok(Judges { policy, model })
 }
 
+impl From<Judges> for Work {
+    fn from(Judges { policy, model }: Judges) -> Self {
+        Work::Judge { model, policy }
+    }
+}
+
+/// Loads what the task needs. Takes seconds; blocks.
+pub fn load_work(config: &Config) -> Result<Work, AppError> {
+    match config.task {
+        Task::Classify => load(config).map(Work::from),
+        Task::DraftNote => {
+            let policy = NotePolicy::load(&config.policy)?;
+            let model = load_drafters(config, &policy)?;
+            Ok(Work::Draft { model, policy })
+        }
+    }
+}
+
+fn load_drafters(config: &Config, policy: &NotePolicy) -> Result<LoadedDraft, AppError> {
+    let started = Instant::now();
+    let limits = DraftLimits {
+        max_rows: config.limits.max_draft_rows,
+        max_input_tokens: config.limits.input.max_input_tokens,
+        max_new_tokens: policy.max_new_tokens,
+    };
+    let model = model::load_draft(&config.model, &policy.prompt, &limits)?;
+    let info = &model.info;
+    info!(
+        model = %info.name, precision = %info.precision, provider = %info.provider, nodes = ?info.nodes, contract = %info.contract,
+        onnxruntime = %info.onnxruntime_version, prompt_tokens = info.prompt_tokens, policy = %policy.id,
+        policy_digest = policy.digest(), model_digest = %info.model_digest, took_ms = started.elapsed().as_millis() as u64,
+        "model loaded and warm"
+    );
+    Ok(model)
+}
+
 /// Scores that were calibrated for another model, or under another prompt, mean something else.
 fn calibrated(policy: &Policy, info: &ModelInfo) -> Result<(), AppError> {
     let Some(calibration) = &policy.calibration else { return Ok(()) };
@@ -136,7 +173,7 @@ fn fits(limits: &Limits, info: &ModelInfo) -> Result<(), AppError> {
 }
 
 /// Builds the road to the given outlet. Must be called on the runtime.
-pub fn road(config: &Config, judges: Judges, outlet: Outlet, tally: Arc<Tally>) -> Result<Road, AppError> {
+pub fn road(config: &Config, work: impl Into<Work>, outlet: Outlet, tally: Arc<Tally>) -> Result<Road, AppError> {
     let cache = Cache::open(&config.cache, tally.cache.clone()).map_err(AppError::Cache)?;
     let suspects = match &outlet {
         Outlet::Kafka(_) => suspects(config)?,
@@ -144,8 +181,7 @@ pub fn road(config: &Config, judges: Judges, outlet: Outlet, tally: Arc<Tally>) 
         Outlet::Lines(_) => Suspects::none(),
     };
     Ok(pipeline::build(pipeline::Parts {
-        model: judges.model,
-        policy: judges.policy,
+        work: work.into(),
         cache,
         outlet,
         pool: config.kafka.group.clone(),
@@ -162,12 +198,17 @@ pub fn suspects(config: &Config) -> Result<Suspects, AppError> {
 }
 
 /// Runs the worker from Kafka to Kafka until `stop` is cancelled and everything in flight is finished.
-pub async fn run(config: &Config, judges: Judges, tally: Arc<Tally>, stop: CancellationToken) -> Result<(), AppError> {
+pub async fn run(
+    config: &Config,
+    work: impl Into<Work>,
+    tally: Arc<Tally>,
+    stop: CancellationToken,
+) -> Result<(), AppError> {
     let consumer = Consumer::connect(&config.kafka)?;
     // Blocks for as long as the broker takes to fence an older worker, if transactions were asked for.
     let publisher =
         tokio::task::block_in_place(|| Publisher::connect(&config.kafka, config.limits.max_in_flight / 2, &consumer))?;
-    let Road { intake, settled, stages, suspects } = road(config, judges, Outlet::Kafka(publisher), tally.clone())?;
+    let Road { intake, settled, stages, suspects } = road(config, work, Outlet::Kafka(publisher), tally.clone())?;
     let source = consumer.spawn(consumer::Parts {
         max_in_flight: config.limits.max_in_flight,
         stall_timeout: config.stall_timeout,
@@ -181,6 +222,10 @@ pub async fn run(config: &Config, judges: Judges, tally: Arc<Tally>, stop: Cance
     suspects.close(outcome.as_ref().is_err_and(Fatal::is_of_a_run));
     info!(
         verdicts = read(&tally.verdicts),
+        notes = read(&tally.notes),
+        fixed_forms = read(&tally.fixed_forms),
+        drafts = read(&tally.drafts),
+        drafts_refused = read(&tally.refused),
         cached = read(&tally.cached),
         twins = read(&tally.twins),
         dead_letters = read(&tally.dead_letters),

@@ -16,6 +16,16 @@ pub enum Fatal {
         /// What the broker or client said.
         cause: String,
     },
+    /// A note could not be delivered within `kafka.delivery_timeout`.
+    #[error(
+        "a note for {topic} could not be delivered: {cause}. Check that the topic exists, that its max.message.bytes fits a note, and that this worker may write to it"
+    )]
+    NoteUndeliverable {
+        /// Destination topic.
+        topic: String,
+        /// What the broker or client said.
+        cause: String,
+    },
     /// A dead letter could not be delivered.
     #[error(
         "a dead letter for {topic} could not be delivered: {cause}. Check that the topic exists, that its max.message.bytes is at least the input topic's, and that this worker may write to it"
@@ -80,8 +90,8 @@ pub enum Fatal {
         /// What ONNX Runtime said.
         cause: String,
     },
-    /// Standard output could not be written (`moderato classify`).
-    #[error("cannot write verdicts: {cause}")]
+    /// Standard output could not be written (`moderato classify`, `moderato draft`).
+    #[error("cannot write to standard output: {cause}")]
     Output {
         /// What the operating system said.
         cause: String,
@@ -112,6 +122,7 @@ impl Fatal {
     pub fn code(&self) -> &'static str {
         match self {
             Fatal::VerdictUndeliverable { .. } => "verdict_undeliverable",
+            Fatal::NoteUndeliverable { .. } => "note_undeliverable",
             Fatal::DeadLetterUndeliverable { .. } => "dead_letter_undeliverable",
             Fatal::FlaggedUndeliverable { .. } => "flagged_undeliverable",
             Fatal::Fenced { .. } => "fenced",

@@ -21,6 +21,8 @@ pub enum Reason {
     WrongShape,
     /// The text is empty or blank.
     EmptyText,
+    /// A post to draft a note about came without a readable verdict.
+    NoVerdict,
     /// Longer than `limits.max_input_tokens` under `on_overlong: reject`.
     TooManyTokens,
     /// The text would have put a control token before the model.
@@ -33,12 +35,13 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, for the README's table and its test.
-    pub const ALL: [Reason; 9] = [
+    pub const ALL: [Reason; 10] = [
         Reason::PostTooLarge,
         Reason::NotUtf8,
         Reason::NotJson,
         Reason::WrongShape,
         Reason::EmptyText,
+        Reason::NoVerdict,
         Reason::TooManyTokens,
         Reason::ControlToken,
         Reason::ModelRefused,
@@ -53,6 +56,7 @@ impl Reason {
             Reason::NotJson => "not_json",
             Reason::WrongShape => "wrong_shape",
             Reason::EmptyText => "empty_text",
+            Reason::NoVerdict => "no_verdict",
             Reason::TooManyTokens => "too_many_tokens",
             Reason::ControlToken => "control_token",
             Reason::ModelRefused => "model_refused",

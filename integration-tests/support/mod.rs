@@ -10,6 +10,7 @@
 pub mod broker;
 pub mod child;
 pub mod kafka;
+pub mod notes;
 pub mod oracle;
 pub mod pool;
 pub mod proxy;

@@ -7,14 +7,15 @@ use std::time::Duration;
 use moka::sync::Cache;
 
 use super::post_key::PostKey;
-use crate::verdict::{Answer, VerdictKey};
+use crate::reply::Reply;
+use crate::verdict::VerdictKey;
 
 /// Answers remembered for one post, the latest; a post that is edited more often loses sight of its oldest.
 const VERSIONS: usize = 16;
 
 /// Bounded maps whose entries expire.
 pub struct InProcess {
-    answers: Cache<VerdictKey, Arc<Answer>>,
+    answers: Cache<VerdictKey, Arc<Reply>>,
     /// Which answers were made for which post, so that a tombstone finds them.
     posts: Cache<PostKey, Vec<VerdictKey>>,
 }
@@ -28,11 +29,11 @@ impl InProcess {
         }
     }
 
-    pub(super) fn get(&self, key: &VerdictKey) -> Option<Arc<Answer>> {
+    pub(super) fn get(&self, key: &VerdictKey) -> Option<Arc<Reply>> {
         self.answers.get(key)
     }
 
-    pub(super) fn put(&self, key: VerdictKey, answer: Arc<Answer>) {
+    pub(super) fn put(&self, key: VerdictKey, answer: Arc<Reply>) {
         self.answers.insert(key, answer);
     }
 
@@ -70,7 +71,7 @@ mod tests {
         let [first, edited, others] = [1, 2, 3].map(|id| keyring.key(&[id]));
         let [post, other] = ["post", "other"].map(|key| PostKey::new("posts", key.as_bytes()));
         for (key, post) in [(first, post), (edited, post), (others, other)] {
-            cache.put(key, Arc::new(answer()));
+            cache.put(key, Arc::new(Reply::Scores(answer())));
             cache.belongs(key, post);
         }
         cache.forget(&[post]);

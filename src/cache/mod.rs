@@ -18,7 +18,8 @@ use self::post_key::PostKey;
 use self::redis::Redis;
 use crate::config::CacheSettings;
 use crate::receipt::Original;
-use crate::verdict::{Answer, VerdictKey};
+use crate::reply::{Kind as Expected, Reply};
+use crate::verdict::VerdictKey;
 
 /// Answers that a worker with Redis keeps at hand besides, about 10 MB, and for how long at most: a text that comes back
 /// within the minute costs no call, and a flush of Redis is noticed within it.
@@ -44,7 +45,7 @@ enum Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Question {
     /// Its answer.
-    Answered(Arc<Answer>),
+    Answered(Arc<Reply>),
     /// Nothing, and whoever asked is the one to answer it: by [`Cache::put`], or not at all by [`Cache::give_up`].
     Open,
     /// Another worker is answering it: see [`Cache::ask_again`].
@@ -69,14 +70,14 @@ impl Cache {
     /// Asks several questions at once. What is missing, damaged or unreachable is open, unless another worker is
     /// answering it. Two calls at most, each of which waits at most for the cache's timeout; the second is made only
     /// where the first one found something missing.
-    pub async fn ask(&self, keys: &[VerdictKey], labels: usize) -> Vec<Question> {
+    pub async fn ask(&self, keys: &[VerdictKey], expected: Expected) -> Vec<Question> {
         let mut questions = match &self.kind {
             Kind::Off => return vec![Question::Open; keys.len()],
             Kind::InProcess(near) | Kind::Redis { near, .. } => at_hand(near, keys),
         };
         if let Kind::Redis { near, far } = &self.kind {
             let (places, asked) = open(&questions, keys);
-            let found = far.ask(&asked, labels).await;
+            let found = far.ask(&asked, expected).await;
             keep_at_hand(near, &asked, &found);
             fill(&mut questions, places, found);
         }
@@ -89,9 +90,9 @@ impl Cache {
     }
 
     /// Asks again what another worker was answering. One call; a question whose worker is gone is open now.
-    pub async fn ask_again(&self, keys: &[VerdictKey], labels: usize) -> Vec<Question> {
+    pub async fn ask_again(&self, keys: &[VerdictKey], expected: Expected) -> Vec<Question> {
         let Kind::Redis { near, far } = &self.kind else { return vec![Question::Open; keys.len()] };
-        let questions = far.claim(keys, labels).await;
+        let questions = far.claim(keys, expected).await;
         keep_at_hand(near, keys, &questions);
         questions
     }
@@ -106,7 +107,7 @@ impl Cache {
 
     /// Keeps the answer to a question, made for this post. Waits at most for the cache's timeout; a failure is counted
     /// and forgotten.
-    pub async fn put(&self, key: VerdictKey, answer: &Arc<Answer>, original: &Original) {
+    pub async fn put(&self, key: VerdictKey, answer: &Arc<Reply>, original: &Original) {
         let post = PostKey::of(original);
         match &self.kind {
             Kind::Redis { near, far } => {
@@ -176,7 +177,7 @@ fn keep_at_hand(near: &InProcess, keys: &[VerdictKey], questions: &[Question]) {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::verdict::Execution;
+    use crate::verdict::{Answer, Execution};
 
     pub(crate) fn answer() -> Answer {
         Answer {

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! {"version":1,"key":"5f2c...","scores":[...],...}
+//! {"version":1,"key":"5f2c...","note":{...}}
 //! 9b41...e0 {"version":1,"key":"5f2c...","scores":[...],...}
 //! ```
 
@@ -15,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::language::Detected;
+use crate::note::Draft;
+use crate::reply::{Kind as Expected, Reply};
 use crate::verdict::{Answer, Execution, VerdictKey};
 
 /// Version of the cached value; another version is a miss.
@@ -40,6 +43,15 @@ struct Value<'a> {
     language: Option<Cow<'a, Detected>>,
 }
 
+/// A note as stored.
+#[derive(Serialize, Deserialize)]
+struct NoteValue<'a> {
+    version: u32,
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    note: Cow<'a, Draft>,
+}
+
 impl Values {
     /// With a key, values are sealed by it, and one that is not is no value: whoever can write to the store but has not
     /// the key cannot make an answer, nor put one in another's place.
@@ -49,18 +61,12 @@ impl Values {
     }
 
     /// `place` is where the value will lie: the whole name of its key.
-    pub(super) fn encode(&self, place: &str, key: &VerdictKey, answer: &Answer) -> Vec<u8> {
-        let value = Value {
-            version: VERSION,
-            key: key.to_string().into(),
-            scores: answer.scores.as_slice().into(),
-            outside_labels: answer.outside_labels,
-            execution: Cow::Borrowed(&answer.execution),
-            computed_at: answer.computed_at.as_str().into(),
-            language: answer.language.as_ref().map(Cow::Borrowed),
-        };
+    pub(super) fn encode(&self, place: &str, key: &VerdictKey, reply: &Reply) -> Vec<u8> {
         // Serialising plain numbers and strings to memory cannot fail; an empty value would read as a miss anyway.
-        let body = serde_json::to_vec(&value).unwrap_or_default();
+        let body = match reply {
+            Reply::Scores(answer) => serde_json::to_vec(&Value::of(key, answer)).unwrap_or_default(),
+            Reply::Note(note) => serde_json::to_vec(&NoteValue::of(key, note)).unwrap_or_default(),
+        };
         match &self.seal {
             None => body,
             Some(seal) => {
@@ -70,9 +76,9 @@ impl Values {
         }
     }
 
-    /// Anything but a whole value of this version, for this key and label set, with scores that are probabilities, is
-    /// none. A seal is looked at before anything else is.
-    pub(super) fn decode(&self, place: &str, bytes: &[u8], key: &VerdictKey, labels: usize) -> Option<Answer> {
+    /// Anything but a whole value of this version, for this key, of the kind that is expected, is none. A seal is looked at
+    /// before anything else is.
+    pub(super) fn decode(&self, place: &str, bytes: &[u8], key: &VerdictKey, expected: Expected) -> Option<Reply> {
         let body = match &self.seal {
             None => bytes,
             Some(seal) => {
@@ -83,7 +89,29 @@ impl Values {
                 body
             }
         };
-        let value: Value<'_> = serde_json::from_slice(body).ok()?;
+        match expected {
+            Expected::Scores { labels } => Value::read(body, key, labels).map(Reply::Scores),
+            Expected::Note => NoteValue::read(body, key).map(|note| Reply::Note(Box::new(note))),
+        }
+    }
+}
+
+impl<'a> Value<'a> {
+    fn of(key: &VerdictKey, answer: &'a Answer) -> Self {
+        Self {
+            version: VERSION,
+            key: key.to_string().into(),
+            scores: answer.scores.as_slice().into(),
+            outside_labels: answer.outside_labels,
+            execution: Cow::Borrowed(&answer.execution),
+            computed_at: answer.computed_at.as_str().into(),
+            language: answer.language.as_ref().map(Cow::Borrowed),
+        }
+    }
+
+    /// Scores that are probabilities, one for each label.
+    fn read(body: &'a [u8], key: &VerdictKey, labels: usize) -> Option<Answer> {
+        let value: Value<'a> = serde_json::from_slice(body).ok()?;
         let probability = |p: &f64| (0.0..=1.0).contains(p);
         let sound = value.version == VERSION
             && value.key == key.to_string()
@@ -98,6 +126,19 @@ impl Values {
             computed_at: value.computed_at.into_owned(),
             language: value.language.map(Cow::into_owned),
         })
+    }
+}
+
+impl<'a> NoteValue<'a> {
+    fn of(key: &VerdictKey, note: &'a Draft) -> Self {
+        Self { version: VERSION, key: key.to_string().into(), note: Cow::Borrowed(note) }
+    }
+
+    /// A note whose checks all passed.
+    fn read(body: &'a [u8], key: &VerdictKey) -> Option<Draft> {
+        let value: NoteValue<'a> = serde_json::from_slice(body).ok()?;
+        let sound = value.version == VERSION && value.key == key.to_string() && value.note.checks.failed().is_empty();
+        sound.then(|| value.note.into_owned())
     }
 }
 
@@ -116,6 +157,8 @@ mod tests {
     use crate::verdict::Keyring;
 
     const PLACE: &str = "moderato:v1:k";
+    const TWO: Expected = Expected::Scores { labels: 2 };
+    const FOUR: Expected = Expected::Scores { labels: 4 };
 
     fn values(key: Option<&str>) -> Values {
         Values::new(key.map(SecretString::from).as_ref()).unwrap()
@@ -125,9 +168,9 @@ mod tests {
     fn a_stored_answer_comes_back_to_the_last_bit() {
         let key = Keyring::new(&["m"]).key(&[1]);
         let language = Some(crate::language::detect("The mayor said on Tuesday that the bridge would be closed."));
-        let answer = Answer { scores: vec![1.0 / 3.0, 2.0 / 3.0], language, ..answer() };
+        let answer = Reply::Scores(Answer { scores: vec![1.0 / 3.0, 2.0 / 3.0], language, ..answer() });
         for values in [values(None), values(Some("a key"))] {
-            assert_eq!(values.decode(PLACE, &values.encode(PLACE, &key, &answer), &key, 2), Some(answer.clone()));
+            assert_eq!(values.decode(PLACE, &values.encode(PLACE, &key, &answer), &key, TWO), Some(answer.clone()));
         }
     }
 
@@ -137,7 +180,7 @@ mod tests {
         let old = format!(
             r#"{{"version":1,"key":"{key}","scores":[0.5,0.5],"outside_labels":0.25,"execution":{{"provider":"cpu","precision":"fp32","onnxruntime":"1.31.1"}},"computed_at":"2026-11-21T00:00:00Z"}}"#
         );
-        let answer = values(None).decode(PLACE, old.as_bytes(), &key, 2).unwrap();
+        let Some(Reply::Scores(answer)) = values(None).decode(PLACE, old.as_bytes(), &key, TWO) else { panic!("none") };
         assert_eq!((answer.scores, answer.language), (vec![0.5, 0.5], None));
     }
 
@@ -146,8 +189,8 @@ mod tests {
         let keys = Keyring::new(&["m"]);
         let (key, other) = (keys.key(&[1]), keys.key(&[2]));
         let values = values(None);
-        let good = values.encode(PLACE, &key, &answer());
-        let decode = |bytes: &[u8], key, labels| values.decode(PLACE, bytes, key, labels);
+        let good = values.encode(PLACE, &key, &Reply::Scores(answer()));
+        let decode = |bytes: &[u8], key, labels| values.decode(PLACE, bytes, key, Expected::Scores { labels });
         assert!(decode(&good, &key, 4).is_some());
         assert_eq!(decode(&good, &other, 4), None, "another key");
         assert_eq!(decode(&good, &key, 3), None, "another label set");
@@ -161,13 +204,13 @@ mod tests {
     fn a_value_without_the_right_seal_for_its_place_is_a_miss() {
         let key = Keyring::new(&["m"]).key(&[1]);
         let (sealed, other, open) = (values(Some("a key")), values(Some("another")), values(None));
-        let good = sealed.encode(PLACE, &key, &answer());
-        let decode = |bytes: &[u8]| sealed.decode(PLACE, bytes, &key, 4);
+        let good = sealed.encode(PLACE, &key, &Reply::Scores(answer()));
+        let decode = |bytes: &[u8]| sealed.decode(PLACE, bytes, &key, FOUR);
         assert!(decode(&good).is_some());
-        assert_eq!(decode(&other.encode(PLACE, &key, &answer())), None, "another key");
-        assert_eq!(decode(&open.encode(PLACE, &key, &answer())), None, "no seal");
-        assert_eq!(sealed.decode("moderato:v1:l", &good, &key, 4), None, "another place");
-        assert_eq!(open.decode(PLACE, &good, &key, 4), None, "a seal that nobody asked for");
+        assert_eq!(decode(&other.encode(PLACE, &key, &Reply::Scores(answer()))), None, "another key");
+        assert_eq!(decode(&open.encode(PLACE, &key, &Reply::Scores(answer()))), None, "no seal");
+        assert_eq!(sealed.decode("moderato:v1:l", &good, &key, FOUR), None, "another place");
+        assert_eq!(open.decode(PLACE, &good, &key, FOUR), None, "a seal that nobody asked for");
         // Scores that are as good as the true ones: only the seal tells.
         let swapped = String::from_utf8(good.clone()).unwrap().replace("0.1,0.2", "0.2,0.1");
         assert_ne!(swapped.as_bytes(), good);

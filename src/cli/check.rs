@@ -10,6 +10,7 @@ use crate::cache::Cache;
 use crate::config::{CacheSettings, Config, Needs};
 use crate::error::Exit;
 use crate::kafka::probe;
+use crate::pipeline::Work;
 
 /// All probes together; they run side by side.
 const BUDGET: Duration = Duration::from_secs(10);
@@ -105,8 +106,11 @@ fn state(config: &Config) -> Outcome {
 }
 
 fn model(config: &Config) -> Outcome {
-    let judges = app::load(config).map_err(|error| (error.exit(), error.to_string()))?;
-    let info = &judges.model.info;
+    let work = app::load_work(config).map_err(|error| (error.exit(), error.to_string()))?;
+    let (info, policy, revision) = match &work {
+        Work::Judge { model, policy } => (&model.info, &policy.id, &policy.revision),
+        Work::Draft { model, policy } => (&model.info, &policy.id, &policy.revision),
+    };
     let nodes: Vec<String> = info.nodes.iter().map(|(provider, nodes)| format!("{nodes} {provider}")).collect();
     Ok(format!(
         "{} {} on {} (nodes: {}), onnxruntime {}, {}; policy {} {} with {} prompt tokens",
@@ -116,8 +120,8 @@ fn model(config: &Config) -> Outcome {
         nodes.join(", "),
         info.onnxruntime_version,
         info.contract,
-        judges.policy.id,
-        judges.policy.revision,
+        policy,
+        revision,
         info.prompt_tokens
     ))
 }

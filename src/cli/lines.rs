@@ -1,4 +1,4 @@
-//! The road without Kafka: lines in, lines out. What `classify` and `eval` share.
+//! The road without Kafka: lines in, lines out. What `classify`, `eval` and `draft` share.
 
 use std::io::{self, BufRead};
 use std::sync::Arc;
@@ -12,21 +12,43 @@ use crate::app;
 use crate::config::Config;
 use crate::error::{Exit, Fatal};
 use crate::kafka::ledger::Ledger;
-use crate::pipeline::Road;
 use crate::pipeline::outlet::{Lines, Outlet};
 use crate::pipeline::tally::Tally;
+use crate::pipeline::{Road, Work};
 use crate::receipt::{Envelope, Headers, Offset, Original, RawMessage};
+
+/// A line as a record.
+pub(super) struct Line {
+    /// The record's value.
+    pub value: Vec<u8>,
+    /// Its headers.
+    pub headers: Headers,
+}
+
+/// Makes a record of a line and its number.
+pub(super) type Read = fn(Vec<u8>, i64) -> Line;
 
 /// Judges every line of `input` as `moderato run` would judge a record; `lines` gets one line for each, in their order.
 pub(super) fn judge_lines(config: &Config, input: Box<dyn BufRead + Send>, lines: Lines) -> Result<Exit, Exit> {
+    let read = |line, number| Line { value: as_post(line, number), headers: Headers::default() };
+    run(config, || app::load(config).map_err(|error| report(&error)), input, lines, read)
+}
+
+/// Loads, then sends every line of `input` down the road and to its end.
+pub(super) fn run<W: Into<Work>>(
+    config: &Config,
+    load: impl FnOnce() -> Result<W, Exit>,
+    input: Box<dyn BufRead + Send>,
+    lines: Lines,
+    read: Read,
+) -> Result<Exit, Exit> {
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
         let stop = CancellationToken::new();
-        let judges = app::load(config).map_err(|error| report(&error))?;
-        let road = app::road(config, judges, Outlet::Lines(lines), Arc::new(Tally::default()));
+        let road = app::road(config, load()?, Outlet::Lines(lines), Arc::new(Tally::default()));
         let Road { intake, settled, stages, .. } = road.map_err(|error| report(&error))?;
-        let source =
-            Source { input, intake, settled, limits: (config.limits.max_in_flight, config.limits.max_post_bytes) };
+        let limits = (config.limits.max_in_flight, config.limits.max_post_bytes);
+        let source = Source { input, read, intake, settled, limits };
         let source = thread::Builder::new().name("source".to_owned()).spawn(move || source.run());
         let source = source.map_err(|_| Exit::Failed)?;
         let ended = app::supervise(source, stages, &stop, config.grace).await;
@@ -40,6 +62,7 @@ pub(super) fn judge_lines(config: &Config, input: Box<dyn BufRead + Send>, lines
 /// Reads lines as if they were one partition's records, line number for offset.
 struct Source {
     input: Box<dyn BufRead + Send>,
+    read: Read,
     intake: tokio::sync::mpsc::Sender<Envelope<RawMessage>>,
     settled: crossbeam_channel::Receiver<crate::receipt::Receipt>,
     /// Permits, and the longest line that is kept.
@@ -58,6 +81,7 @@ impl Source {
                 self.settle(&mut ledger)?;
             }
             let received = Instant::now();
+            let Line { value, headers } = (self.read)(line, number);
             let Some(receipt) = ledger.deliver(0, Offset(number), received) else { break };
             let original = Original {
                 topic: topic.clone(),
@@ -65,8 +89,8 @@ impl Source {
                 offset: Offset(number),
                 timestamp_ms: None,
                 key: None,
-                value: Some(as_post(line, number)),
-                headers: Headers::default(),
+                value: Some(value),
+                headers,
             };
             let envelope = Envelope { body: RawMessage, receipt, original: Arc::new(original), received };
             if self.intake.blocking_send(envelope).is_err() {

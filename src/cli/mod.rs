@@ -14,6 +14,7 @@ mod classify;
 mod dead_letters;
 mod demo;
 mod demo_table;
+mod draft;
 mod eval;
 mod export;
 mod lines;
@@ -61,6 +62,8 @@ enum Verb {
     Eval(Box<eval::EvalArguments>),
     /// Print the token ids that the model would see of each post on standard input, without running it.
     Tokens(tokens::TokensArguments),
+    /// Draft notes about the posts on standard input, one JSON line each, on standard output.
+    Draft(draft::DraftArguments),
     /// Check the configuration, then broker, topics, Redis, model and provider, within 10 seconds.
     Check {
         #[command(flatten)]
@@ -74,7 +77,7 @@ enum Verb {
     Export(export::ExportArguments),
     /// Measure the model on this machine, without Kafka: posts/s, share of the machine's peak, waiting.
     Bench(Box<bench::BenchArguments>),
-    /// Print a schema: post, verdict, dead_letter, config, calibration, eval, reconcile, dead_letters, export-... or asyncapi.
+    /// Print a schema: post, verdict, note, dead_letter, config, calibration, eval, reconcile, dead_letters, export-... or asyncapi.
     Schema {
         /// Which.
         name: SchemaName,
@@ -155,6 +158,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Classify(arguments) => classify::run(&arguments),
         Verb::Tokens(arguments) => tokens::run(&arguments),
+        Verb::Draft(arguments) => draft::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Eval(arguments) => eval::run(&arguments),
         Verb::Check { common } => check::run(&common),

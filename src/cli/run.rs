@@ -23,7 +23,7 @@ pub(super) fn run(common: &Common) -> Result<Exit, Exit> {
         let loading = config.clone();
         // A signal while the model loads must not wait for it: there is nothing in flight yet.
         let judges = tokio::select! {
-            loaded = tokio::task::spawn_blocking(move || app::load(&loading)) => loaded.map_err(|_| Exit::Failed)?,
+            loaded = tokio::task::spawn_blocking(move || app::load_work(&loading)) => loaded.map_err(|_| Exit::Failed)?,
             () = stop.cancelled() => return Ok(Exit::Ok),
         };
         let judges = judges.map_err(|error| report(&error))?;

@@ -10,6 +10,7 @@ use crate::eval::report::EvalV1;
 use crate::export::case::Platform;
 use crate::export::settings::Settings;
 use crate::export::{self, Format};
+use crate::note::NoteV1;
 use crate::post::PostV1;
 use crate::reconcile::ReconcileV1;
 use crate::rejection::DeadLetterHeaders;
@@ -22,6 +23,8 @@ pub enum SchemaName {
     Post,
     /// The output record, `verdict.v1`.
     Verdict,
+    /// The output record of a drafting pool, `note.v1`.
+    Note,
     /// The headers of a dead letter.
     #[value(name = "dead_letter")]
     DeadLetter,
@@ -59,6 +62,7 @@ pub fn render(name: SchemaName) -> String {
     let schema = match name {
         SchemaName::Post => schema_for!(PostV1).to_value(),
         SchemaName::Verdict => schema_for!(VerdictV1).to_value(),
+        SchemaName::Note => schema_for!(NoteV1).to_value(),
         SchemaName::DeadLetter => schema_for!(DeadLetterHeaders).to_value(),
         SchemaName::Config => config::schema(),
         SchemaName::Calibration => schema_for!(CalibrationV1).to_value(),
@@ -87,6 +91,7 @@ mod tests {
         let files = [
             (SchemaName::Post, "post.v1.json"),
             (SchemaName::Verdict, "verdict.v1.json"),
+            (SchemaName::Note, "note.v1.json"),
             (SchemaName::DeadLetter, "dead_letter.v1.json"),
             (SchemaName::Config, "config.v1.json"),
             (SchemaName::Calibration, "calibration.v1.json"),

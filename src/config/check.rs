@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use super::raw::{RawConfig, RawKafka, RawLimits, RawModel, Secret};
 use super::{
     BatchLimits, Config, ConfigError, Delivery, Device, GraphChoice, InputLimit, KafkaSettings, Limits, ModelSettings,
-    Needs, Problem,
+    Needs, Problem, Task,
 };
 
 /// librdkafka keys that `kafka.options` may not set, with the reason given to whoever tries.
@@ -56,9 +56,10 @@ pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError
     // A CPU gains nothing past a few hundred; a GPU must read all weights for each run.
     let batch_tokens = raw.limits.max_batch_tokens.number().unwrap_or(if device.is_cpu() { 512 } else { 2048 });
     let config = Config {
-        kafka: checker.kafka(&raw.kafka),
+        task: raw.task,
+        kafka: checker.kafka(&raw.kafka, raw.task),
         model: checker.model(&raw.model, device, &raw.limits, batch_tokens),
-        policy: checker.file("policy", &raw.policy, "the policy file, such as model/policies/misinformation.yaml"),
+        policy: checker.file("policy", &raw.policy, policy_example(raw.task)),
         limits: checker.limits(&raw.limits, batch_tokens),
         cache: checker.cache(&raw.cache, stall_timeout),
         grace,
@@ -123,15 +124,19 @@ impl Checker {
         value.map(|secret| secret.0.as_str().into())
     }
 
-    fn kafka(&mut self, raw: &RawKafka) -> KafkaSettings {
+    fn kafka(&mut self, raw: &RawKafka, task: Task) -> KafkaSettings {
         let brokers_ok = self.needs == Needs::ModelOnly || raw.brokers.split(',').all(is_host_port);
         self.require(brokers_ok, "kafka.brokers", || {
             format!("`{}` is not a list of host:port, such as localhost:9092", raw.brokers)
         });
         self.require(!raw.group.is_empty(), "kafka.group", || "is empty; try `moderato`".to_owned());
+        let output = match task {
+            Task::Classify => ("kafka.topics.verdicts", &raw.topics.verdicts),
+            Task::DraftNote => ("kafka.topics.notes", &raw.topics.notes),
+        };
         let mut topics = vec![
             ("kafka.topics.posts", &raw.topics.posts),
-            ("kafka.topics.verdicts", &raw.topics.verdicts),
+            output,
             ("kafka.topics.dead_letters", &raw.topics.dead_letters),
         ];
         topics.extend(raw.topics.flagged.as_ref().map(|topic| ("kafka.topics.flagged", topic)));
@@ -143,6 +148,9 @@ impl Checker {
                 self.require(false, key, || format!("`{topic}` is also {other}; each needs a topic of its own"));
             }
         }
+        if task == Task::DraftNote {
+            self.drafting(raw);
+        }
         for (option, reason) in ESSENTIAL {
             let key = format!("kafka.options.{option}");
             self.require(!raw.options.contains_key(option), &key, || format!("cannot be set: {reason}"));
@@ -151,7 +159,8 @@ impl Checker {
             brokers: raw.brokers.clone(),
             group: raw.group.clone(),
             posts: raw.topics.posts.clone(),
-            verdicts: raw.topics.verdicts.clone(),
+            output: output.1.clone(),
+            task,
             dead_letters: raw.topics.dead_letters.clone(),
             flagged: raw.topics.flagged.clone(),
             delivery: raw.delivery,
@@ -172,6 +181,17 @@ impl Checker {
             ),
             options: raw.options.iter().map(|(key, value)| (key.clone(), value.to_string())).collect(),
         }
+    }
+
+    /// A drafting pool stands behind a judging one, and must not be taken for it.
+    fn drafting(&mut self, raw: &RawKafka) {
+        let own = self.needs == Needs::ModelOnly || raw.group != RawKafka::default().group;
+        self.require(own, "kafka.group", || {
+            format!("`{}` is the judging pool's; with task: draft_note set another, such as moderato-notes", raw.group)
+        });
+        self.require(raw.topics.flagged.is_none(), "kafka.topics.flagged", || {
+            "is for task: classify; with draft_note name that topic in kafka.topics.posts".to_owned()
+        });
     }
 
     /// With transactions it is their timeout too, which brokers bound.
@@ -228,6 +248,7 @@ impl Checker {
             ("limits.max_post_bytes", raw.max_post_bytes, "1048576"),
             ("limits.max_input_tokens", raw.max_input_tokens, "448"),
             ("limits.max_batch_posts", raw.max_batch_posts, "64"),
+            ("limits.max_draft_rows", raw.max_draft_rows, "8"),
             ("limits.max_consecutive_rejections", usize::from(raw.max_consecutive_rejections > 0), "1000"),
         ];
         for (key, value, example) in counts {
@@ -250,10 +271,18 @@ impl Checker {
             max_post_bytes: raw.max_post_bytes,
             input: InputLimit { max_input_tokens: raw.max_input_tokens, on_overlong: raw.on_overlong },
             batch: BatchLimits { max_tokens: batch_tokens, max_posts: raw.max_batch_posts },
+            max_draft_rows: raw.max_draft_rows,
             max_consecutive_rejections: raw.max_consecutive_rejections,
             max_rejection_ratio: raw.max_rejection_ratio,
             max_attempts: raw.max_attempts,
         }
+    }
+}
+
+fn policy_example(task: Task) -> &'static str {
+    match task {
+        Task::Classify => "the policy file, such as model/policies/misinformation.yaml",
+        Task::DraftNote => "the note policy, such as model/policies/note.md",
     }
 }
 
@@ -326,6 +355,31 @@ mod tests {
             assert!(found.iter().any(|problem| problem.starts_with(part)), "{part} is not in {found:#?}");
         }
         assert!(!found.concat().contains("rosebud"));
+    }
+
+    #[test]
+    fn a_drafting_pool_needs_a_group_of_its_own_and_takes_flagged_posts_as_its_input() {
+        let found = problems(|raw| {
+            raw.task = Task::DraftNote;
+            raw.kafka.topics.flagged = Some("flagged".to_owned());
+            raw.kafka.topics.notes = "posts".to_owned();
+        });
+        let starts = [
+            "kafka.topics.notes: `posts` is also kafka.topics.posts",
+            "kafka.group: `moderato` is the judging pool's",
+            "kafka.topics.flagged: is for task: classify",
+        ];
+        assert!(
+            found.iter().zip(starts).all(|(found, start)| found.starts_with(start)) && found.len() == 3,
+            "{found:#?}"
+        );
+        let right = problems(|raw| {
+            raw.task = Task::DraftNote;
+            raw.kafka.group = "notes".to_owned();
+            // The judging pool's, and of no concern here.
+            raw.kafka.topics.verdicts = "posts".to_owned();
+        });
+        assert_eq!(right, Vec::<String>::new());
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use self::devices::{
     Cuda, Device, Openvino, OpenvinoDevice, OpenvinoPrecision, Strict, Tensorrt, TensorrtPrecision, TensorrtRtx,
 };
 pub(crate) use self::devices::{OPENVINO_PLUGIN, RTX_PLUGIN};
-pub use self::raw::{Delivery, LogFormat, OnOverlong, RawConfig, RawPrecision as Precision};
+pub use self::raw::{Delivery, LogFormat, OnOverlong, RawConfig, RawPrecision as Precision, Task};
 
 /// One thing wrong with the configuration: which key, what, and what would work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +53,13 @@ impl std::error::Error for ConfigError {}
 /// The checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// What the worker does.
+    pub task: Task,
     /// How to reach Kafka.
     pub kafka: KafkaSettings,
     /// Which model, on what.
     pub model: ModelSettings,
-    /// The policy file.
+    /// The policy file, or the note policy.
     pub policy: PathBuf,
     /// Bounds.
     pub limits: Limits,
@@ -84,8 +86,10 @@ pub struct KafkaSettings {
     pub group: String,
     /// Input topic of `post.v1` records.
     pub posts: String,
-    /// Output topic of `verdict.v1` records.
-    pub verdicts: String,
+    /// Output topic: of `verdict.v1` records, or of `note.v1` records.
+    pub output: String,
+    /// Which of them.
+    pub task: Task,
     /// Topic for posts that cannot be judged.
     pub dead_letters: String,
     /// Topic for posts that the policy flags, if they are passed on.
@@ -108,6 +112,16 @@ pub struct KafkaSettings {
     pub tls_key_password: Option<SecretString>,
     /// Further librdkafka options, passed through.
     pub options: BTreeMap<String, String>,
+}
+
+impl KafkaSettings {
+    /// The configuration's key of the output topic.
+    pub fn output_key(&self) -> &'static str {
+        match self.task {
+            Task::Classify => "kafka.topics.verdicts",
+            Task::DraftNote => "kafka.topics.notes",
+        }
+    }
 }
 
 /// Which model, on what.
@@ -182,6 +196,8 @@ pub struct Limits {
     pub input: InputLimit,
     /// The largest run of the model.
     pub batch: BatchLimits,
+    /// Notes that are written side by side.
+    pub max_draft_rows: usize,
     /// Rejections in a row, of one partition, that end the worker.
     pub max_consecutive_rejections: u64,
     /// Share of rejections, of one partition, that ends the worker when it is exceeded.

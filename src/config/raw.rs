@@ -15,11 +15,13 @@ use super::devices::{RawCuda, RawDevice, RawOpenvino, RawTensorrt, RawTensorrtRt
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "moderato configuration v1")]
 pub struct RawConfig {
+    /// What the worker does: one thing.
+    pub task: Task,
     /// Kafka: where posts come from and verdicts go.
     pub kafka: RawKafka,
     /// The model that judges.
     pub model: RawModel,
-    /// Policy file: YAML, or Markdown with front matter. Required.
+    /// Policy file: YAML, or Markdown with front matter; for `draft_note`, a note policy. Required.
     pub policy: String,
     /// Bounds on posts and on what is in flight.
     pub limits: RawLimits,
@@ -32,6 +34,17 @@ pub struct RawConfig {
     pub state_dir: Option<String>,
     /// What is logged, and how.
     pub log: RawLog,
+}
+
+/// What a worker does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Posts to verdicts.
+    #[default]
+    Classify,
+    /// Flagged posts, with their verdict in a header, to drafted notes.
+    DraftNote,
 }
 
 /// Kafka: where posts come from and verdicts go.
@@ -76,10 +89,12 @@ pub struct RawKafka {
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawTopics {
-    /// `post.v1` records are read from here.
+    /// `post.v1` records are read from here; for `draft_note`, flagged ones.
     pub posts: String,
-    /// `verdict.v1` records go here.
+    /// `verdict.v1` records go here, for `classify`.
     pub verdicts: String,
+    /// `note.v1` records go here, for `draft_note`.
+    pub notes: String,
     /// Posts that cannot be judged go here, unchanged, with `moderato.error.*` headers.
     pub dead_letters: String,
     /// Posts whose verdict proposes anything but `allow` go here besides, unchanged, with the verdict in a header, if set.
@@ -179,6 +194,8 @@ pub struct RawLimits {
     pub max_batch_tokens: Count,
     /// Most rows in one run.
     pub max_batch_posts: usize,
+    /// Most notes that are written side by side, for `draft_note`: memory for them is taken at start.
+    pub max_draft_rows: usize,
     /// Rejections in a row, of one partition, that stop the worker: most likely somebody broke a schema.
     pub max_consecutive_rejections: u64,
     /// Share of a partition's last 200 posts that may be rejections, 0 to 1, before the worker stops; 1 allows them all.
@@ -308,6 +325,7 @@ impl Default for RawTopics {
         Self {
             posts: "posts".to_owned(),
             verdicts: "verdicts".to_owned(),
+            notes: "notes".to_owned(),
             dead_letters: "posts.dead-letters".to_owned(),
             flagged: None,
         }
@@ -343,6 +361,7 @@ impl Default for RawLimits {
             on_overlong: OnOverlong::default(),
             max_batch_tokens: Count::AUTO,
             max_batch_posts: 64,
+            max_draft_rows: 8,
             max_consecutive_rejections: 1000,
             max_rejection_ratio: 0.5,
             max_attempts: 3,

@@ -5,11 +5,26 @@
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
+use std::sync::Arc;
 
 use rdkafka::bindings::{self, rd_kafka_headers_t, rd_kafka_resp_err_t};
-use rdkafka::message::{BorrowedHeaders, OwnedHeaders};
+use rdkafka::message::{BorrowedHeaders, Header, OwnedHeaders};
+
+use crate::receipt::Headers;
 
 const FOUND: rd_kafka_resp_err_t = rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+
+/// The verdict that a flagged post carries, whatever it holds.
+pub fn verdict_header(headers: &Headers) -> Option<&[u8]> {
+    let native = headers.0.as_ref()?.downcast_ref::<OwnedHeaders>()?;
+    last(native.as_borrowed(), c"moderato.verdict")
+}
+
+/// The headers of a flagged post that has not been through Kafka.
+pub fn with_verdict(verdict: &[u8]) -> Headers {
+    let header = Header { key: "moderato.verdict", value: Some(verdict) };
+    Headers(Some(Arc::new(OwnedHeaders::new().insert(header))))
+}
 
 /// The value of the last header of that name: ours stand behind those that came with the post, so that no producer can
 /// speak for us. `None` for a null value too.

@@ -17,3 +17,5 @@ pub mod redrive;
 pub mod settings;
 mod transaction;
 mod transactor;
+
+pub use headers::{verdict_header, with_verdict};

@@ -28,7 +28,7 @@ pub fn probe(settings: &KafkaSettings, budget: Duration) -> Result<String, Strin
     let metadata = ask(&consumer, budget).map_err(|why| format!("no answer from {}: {why}", settings.brokers))?;
     let mut topics = vec![
         ("kafka.topics.posts", &settings.posts),
-        ("kafka.topics.verdicts", &settings.verdicts),
+        (settings.output_key(), &settings.output),
         ("kafka.topics.dead_letters", &settings.dead_letters),
     ];
     topics.extend(settings.flagged.as_ref().map(|topic| ("kafka.topics.flagged", topic)));

@@ -1,4 +1,4 @@
-//! What a finished post becomes on the wire: a verdict, a passed tombstone or a dead letter; and, where the policy flags
+//! What a finished post becomes on the wire: a verdict or a note, a passed tombstone or a dead letter; and, where the policy flags
 //! a post and a topic for flagged posts is named, the post itself once more, with its verdict in a header.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
 use super::bounded;
-use crate::config::KafkaSettings;
+use crate::config::{KafkaSettings, Task};
 use crate::error::Fatal;
 use crate::receipt::{Headers, Original};
 use crate::rejection::{DeadLetterHeaders, Rejected};
@@ -25,6 +25,13 @@ pub enum Outgoing {
         /// Whether the policy proposes anything but `allow`.
         flagged: bool,
     },
+    /// An encoded `note.v1`.
+    Note {
+        /// The value.
+        value: Vec<u8>,
+        /// Deterministic id, also a header.
+        note_id: String,
+    },
     /// A null value, passed on.
     Tombstone,
     /// The post, unchanged, with the reason in headers.
@@ -34,7 +41,7 @@ pub enum Outgoing {
 /// Which of our topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Destination {
-    Verdicts,
+    Output,
     DeadLetters,
     Flagged,
 }
@@ -42,7 +49,8 @@ pub(super) enum Destination {
 /// The topics by name, and what every dead letter says of its pool.
 #[derive(Clone)]
 pub(super) struct Topics {
-    verdicts: Arc<str>,
+    output: Arc<str>,
+    task: Task,
     dead_letters: Arc<str>,
     flagged: Option<Arc<str>>,
     group: Arc<str>,
@@ -60,7 +68,8 @@ pub(super) struct Wire<'a> {
 impl Topics {
     pub(super) fn of(settings: &KafkaSettings) -> Self {
         Self {
-            verdicts: settings.verdicts.as_str().into(),
+            output: settings.output.as_str().into(),
+            task: settings.task,
             dead_letters: settings.dead_letters.as_str().into(),
             flagged: settings.flagged.as_deref().map(Into::into),
             group: settings.group.as_str().into(),
@@ -73,10 +82,7 @@ impl Topics {
         let post = original.value.as_deref();
         match outgoing {
             Outgoing::Verdict { value, verdict_id, flagged } => {
-                let headers = text(source_headers(original), "moderato.verdict_id", verdict_id);
-                let headers = text(headers, "content-type", "application/cloudevents+json");
-                let (to, topic) = (Destination::Verdicts, &*self.verdicts);
-                let mut records = vec![Wire { to, topic, key, value: Some(value), headers }];
+                let mut records = vec![self.event(original, value, ("moderato.verdict_id", verdict_id))];
                 if let (true, Some(topic)) = (flagged, &self.flagged) {
                     let (headers, dropped) = bounded::copy(&original.headers);
                     let headers = add_source(headers, original);
@@ -89,9 +95,10 @@ impl Topics {
                 }
                 records
             }
+            Outgoing::Note { value, note_id } => vec![self.event(original, value, ("moderato.note_id", note_id))],
             Outgoing::Tombstone => {
                 let headers = source_headers(original);
-                vec![Wire { to: Destination::Verdicts, topic: &self.verdicts, key, value: None, headers }]
+                vec![Wire { to: Destination::Output, topic: &self.output, key, value: None, headers }]
             }
             Outgoing::DeadLetter(rejected) => {
                 let (headers, dropped) = bounded::copy(&original.headers);
@@ -102,11 +109,22 @@ impl Topics {
         }
     }
 
+    /// A verdict or a note, with its id in a header.
+    fn event<'a>(&'a self, original: &'a Original, value: &'a [u8], (name, id): (&str, &str)) -> Wire<'a> {
+        let headers = text(source_headers(original), name, id);
+        let headers = text(headers, "content-type", "application/cloudevents+json");
+        let (to, topic, key) = (Destination::Output, &*self.output, original.key.as_deref());
+        Wire { to, topic, key, value: Some(value), headers }
+    }
+
     /// The record that did not arrive ends the worker: nothing may step over it.
     pub(super) fn undeliverable(&self, to: Destination, error: &KafkaError) -> Fatal {
         let cause = error.to_string();
         match to {
-            Destination::Verdicts => Fatal::VerdictUndeliverable { topic: self.verdicts.to_string(), cause },
+            Destination::Output => match self.task {
+                Task::Classify => Fatal::VerdictUndeliverable { topic: self.output.to_string(), cause },
+                Task::DraftNote => Fatal::NoteUndeliverable { topic: self.output.to_string(), cause },
+            },
             Destination::DeadLetters => Fatal::DeadLetterUndeliverable { topic: self.dead_letters.to_string(), cause },
             Destination::Flagged => {
                 Fatal::FlaggedUndeliverable { topic: self.flagged.as_deref().unwrap_or_default().to_owned(), cause }
@@ -125,7 +143,7 @@ impl<'a> Wire<'a> {
     }
 }
 
-/// Where the record came from, on everything that goes to the verdict topic: a tombstone has no value to say it in.
+/// Where the record came from, on everything that goes to the output topic: a tombstone has no value to say it in.
 fn source_headers(original: &Original) -> OwnedHeaders {
     add_source(OwnedHeaders::new(), original)
 }

@@ -99,7 +99,7 @@ impl Parts {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
@@ -108,11 +108,11 @@ mod tests {
     use crate::receipt::{Epoch, Headers, Offset, Original, Receipt, Sequence};
     use crate::verdict::{Keyring, VerdictKey};
 
-    fn key(n: u32) -> VerdictKey {
+    pub(in crate::pipeline) fn key(n: u32) -> VerdictKey {
         Keyring::new(&[]).key(&[n])
     }
 
-    fn row(n: u32) -> Envelope<TokenizedPost> {
+    pub(in crate::pipeline) fn row(n: u32) -> Envelope<TokenizedPost> {
         let post = Post {
             id: PostId(n.to_string().into()),
             text: "A claim.".to_owned(),
@@ -123,8 +123,8 @@ mod tests {
         let (ids, truncated, neutralised, normalised) = (vec![n; 4], false, 0, None);
         let tokens =
             Tokenized { ids, tokens_seen: 4, tokens_total: 4, truncated, neutralised, normalised, evidence: None };
-        let (key, tokenise) = (key(n), Duration::ZERO);
-        let body = TokenizedPost { post, tokens, key, language: None, tokenise, queue: None, classify: None };
+        let (key, tokenise, note, language) = (key(n), Duration::ZERO, None, None);
+        let body = TokenizedPost { post, tokens, key, note, language, tokenise, queue: None, classify: None };
         let (offset, timestamp_ms, key, value) = (Offset(n.into()), None, None, None);
         let original =
             Original { topic: "t".into(), partition: 0, offset, timestamp_ms, key, value, headers: Headers::default() };

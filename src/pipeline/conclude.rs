@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
@@ -11,15 +12,17 @@ use crate::cache::Cache;
 use crate::error::Fatal;
 use crate::fault::{self, Point};
 use crate::kafka::publisher::Outgoing;
-use crate::pipeline::Finished;
 use crate::pipeline::circuit::{Circuit, Tolerance};
 use crate::pipeline::judge::Judge;
+use crate::pipeline::notes::Notes;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::sequencer::Sequencer;
 use crate::pipeline::tally::{Tally, add};
+use crate::pipeline::{Finished, Judged};
 use crate::policy::Action;
 use crate::receipt::{Envelope, Original, Partition, Receipt};
-use crate::verdict::{Source, VerdictV1};
+use crate::reply::Reply;
+use crate::verdict::Source;
 
 /// Finished posts taken at once.
 const CHUNK: usize = 64;
@@ -28,8 +31,8 @@ const VERDICT_BYTES: usize = 2048;
 
 /// What conclude is built from.
 pub struct Parts {
-    /// Gives verdicts.
-    pub judge: Judge,
+    /// Makes what is published of what was answered.
+    pub maker: Maker,
     /// Where they go.
     pub outlet: Outlet,
     /// Where the answers to deleted posts are removed.
@@ -40,6 +43,14 @@ pub struct Parts {
     pub tolerance: Tolerance,
     /// Counters.
     pub tally: Arc<Tally>,
+}
+
+/// Makes what is published: one kind for all posts of a worker.
+pub enum Maker {
+    /// Verdicts.
+    Judge(Judge),
+    /// Notes.
+    Notes(Notes),
 }
 
 /// Runs until `finished` closes and everything published has been acknowledged.
@@ -108,18 +119,12 @@ impl Parts {
     fn conclude(&self, item: Finished) -> Result<(Outgoing, Envelope<()>), Fatal> {
         Ok(match item {
             Finished::Judged(judged) => {
-                let verdict = self.judge.verdict(&judged);
-                let (label, action) = (&verdict.data.verdict.label, verdict.data.verdict.action);
-                debug!(post_id = %verdict.subject, %label, ?action, "verdict");
                 match judged.body.source {
                     Source::Model => {}
                     Source::Cache => add(&self.tally.cached, 1),
                     Source::Twin => add(&self.tally.twins, 1),
                 }
-                add(&self.tally.verdicts, 1);
-                let value = encode(&verdict)?;
-                let verdict_id = verdict.id.into_owned();
-                (Outgoing::Verdict { value, verdict_id, flagged: action != Action::Allow }, judged.take().1)
+                (self.make(&judged)?, judged.take().1)
             }
             Finished::Rejected(envelope) => {
                 let (rejected, envelope) = envelope.take();
@@ -139,10 +144,33 @@ impl Parts {
     }
 }
 
+impl Parts {
+    fn make(&self, judged: &Envelope<Judged>) -> Result<Outgoing, Fatal> {
+        match (&self.maker, &*judged.body.answer) {
+            (Maker::Judge(judge), Reply::Scores(answer)) => {
+                let verdict = judge.verdict(judged, answer);
+                let (label, action) = (&verdict.data.verdict.label, verdict.data.verdict.action);
+                debug!(post_id = %verdict.subject, %label, ?action, "verdict");
+                add(&self.tally.verdicts, 1);
+                let value = encode(&verdict)?;
+                Ok(Outgoing::Verdict { value, verdict_id: verdict.id.into_owned(), flagged: action != Action::Allow })
+            }
+            (Maker::Notes(notes), Reply::Note(draft)) => {
+                let note = notes.note(judged, draft)?;
+                debug!(post_id = %note.subject, fixed_form = draft.fixed_form, attempts = draft.attempts, "note");
+                add(&self.tally.notes, 1);
+                add(&self.tally.fixed_forms, usize::from(draft.fixed_form));
+                Ok(Outgoing::Note { value: encode(&note)?, note_id: note.id.into_owned() })
+            }
+            _ => Err(Fatal::Internal { part: "conclude", cause: "an answer of another task".to_owned() }),
+        }
+    }
+}
+
 /// So many rejections mean that something upstream broke, not the posts.
 fn guard(circuit: &mut Circuit, outgoing: &Outgoing, partition: Partition) -> Result<(), Fatal> {
     match outgoing {
-        Outgoing::Verdict { .. } => circuit.judged(partition),
+        Outgoing::Verdict { .. } | Outgoing::Note { .. } => circuit.judged(partition),
         Outgoing::Tombstone => {}
         Outgoing::DeadLetter(rejected) => {
             if let Some(count) = circuit.rejected(partition) {
@@ -153,7 +181,7 @@ fn guard(circuit: &mut Circuit, outgoing: &Outgoing, partition: Partition) -> Re
     Ok(())
 }
 
-fn encode(verdict: &VerdictV1) -> Result<Vec<u8>, Fatal> {
+fn encode(verdict: &impl Serialize) -> Result<Vec<u8>, Fatal> {
     let mut value = Vec::with_capacity(VERDICT_BYTES);
     let written = serde_json::to_writer(&mut value, verdict);
     written.map_err(|error| Fatal::Internal { part: "conclude", cause: error.to_string() })?;

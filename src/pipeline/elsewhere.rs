@@ -44,7 +44,7 @@ pub async fn wait(
         pause = LATEST.min(2 * pause);
         let questions = if in_time {
             let keys: Vec<_> = posts.iter().map(|post| post.body.key).collect();
-            parts.cache.ask_again(&keys, parts.labels).await
+            parts.cache.ask_again(&keys, parts.kind).await
         } else {
             vec![Question::Open; posts.len()]
         };

@@ -21,6 +21,7 @@ use crate::pipeline::twins::Twins;
 use crate::pipeline::{Finished, TokenizedPost, prepare};
 use crate::receipt::Envelope;
 use crate::rejection::{Reason, Rejected, Stage};
+use crate::reply::Reply;
 use crate::suspects::{Journal, Suspects};
 use crate::verdict::{Answer, Execution, Source};
 
@@ -28,7 +29,7 @@ use crate::verdict::{Answer, Execution, Source};
 const WRITES_AT_ONCE: usize = 64;
 
 /// A post and what the model said about it.
-pub type Answered = (Envelope<TokenizedPost>, Result<Arc<Answer>, Rejected>);
+pub type Answered = (Envelope<TokenizedPost>, Result<Arc<Reply>, Rejected>);
 
 /// What a model thread is built from.
 pub struct Parts {
@@ -112,14 +113,14 @@ impl Parts {
         result
     }
 
-    fn answer(&self, scores: &RowScores, computed_at: &str, language: Option<Detected>) -> Arc<Answer> {
-        Arc::new(Answer {
+    fn answer(&self, scores: &RowScores, computed_at: &str, language: Option<Detected>) -> Arc<Reply> {
+        Arc::new(Reply::Scores(Answer {
             scores: scores.scores(),
             outside_labels: scores.outside_mass(),
             execution: self.execution.clone(),
             computed_at: computed_at.to_owned(),
             language,
-        })
+        }))
     }
 }
 
@@ -148,7 +149,8 @@ fn halving<R, T>(
     }
 }
 
-fn refused(error: &ModelError) -> Rejected {
+/// A post that the model failed on.
+pub(super) fn refused(error: &ModelError) -> Rejected {
     Rejected::new(Reason::ModelRefused, Stage::Infer, error.to_string())
 }
 

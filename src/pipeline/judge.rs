@@ -70,8 +70,8 @@ impl Judge {
     }
 
     /// The verdict on one post.
-    pub fn verdict<'a>(&'a self, judged: &'a Envelope<Judged>) -> VerdictV1<'a> {
-        let Judged { row, answer, source } = &judged.body;
+    pub fn verdict<'a>(&'a self, judged: &'a Envelope<Judged>, answer: &'a Answer) -> VerdictV1<'a> {
+        let Judged { row, source, .. } = &judged.body;
         let original = &*judged.original;
         let key = row.key.under(self.policy.digest());
         let detected = self.detected(row, answer);
@@ -148,7 +148,8 @@ impl Judge {
     }
 }
 
-fn source_ref(original: &Original) -> SourceRef<'_> {
+/// Where a record stood.
+pub(super) fn source_ref(original: &Original) -> SourceRef<'_> {
     SourceRef {
         topic: (&*original.topic).into(),
         partition: original.partition,

@@ -6,16 +6,22 @@
 //!    └──────────────────────────────────── settled receipts ────────────────────────────────────┘
 //! ```
 //!
+//! A pool that drafts notes has the desk in the batcher's place, and threads that write in that of those that score.
+//!
 //! Each stage reads one channel, writes to the next and ends because its input closed. Every channel has room for all
 //! permits, so nothing between source and outlet ever waits for room; an idle model thread asks the batcher for a run.
 
+pub mod ask;
 pub mod batcher;
 pub mod circuit;
 pub mod conclude;
+pub mod desk;
+pub mod draft;
 pub mod elsewhere;
 pub mod infer;
 pub mod judge;
 pub mod judgement;
+pub mod notes;
 pub mod outlet;
 pub mod prepare;
 pub mod sequencer;
@@ -24,6 +30,7 @@ pub mod twins;
 pub mod waitlist;
 
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -34,9 +41,13 @@ use crate::cache::Cache;
 use crate::config::Limits;
 use crate::error::Fatal;
 use crate::language::Detected;
-use crate::model::{Loaded, Tokenized};
+use crate::model::{Loaded, LoadedDraft, ModelInfo, Prompt, Tokenized};
+use crate::note::NotePolicy;
+use crate::pipeline::ask::Rules;
 use crate::pipeline::circuit::Tolerance;
+use crate::pipeline::conclude::Maker;
 use crate::pipeline::judge::Judge;
+use crate::pipeline::notes::Notes;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::tally::Tally;
 use crate::pipeline::twins::Twins;
@@ -44,8 +55,9 @@ use crate::policy::Policy;
 use crate::post::Post;
 use crate::receipt::{Envelope, RawMessage, Receipt};
 use crate::rejection::Rejected;
-use crate::suspects::Suspects;
-use crate::verdict::{Answer, Execution, Source, VerdictKey};
+use crate::reply::{Kind, Reply};
+use crate::suspects::{Journal, Suspects};
+use crate::verdict::{Execution, Keyring, Source, VerdictKey};
 
 /// A post with exactly the token ids that the model will see.
 #[derive(Debug)]
@@ -56,6 +68,8 @@ pub struct TokenizedPost {
     pub tokens: Tokenized,
     /// What identifies the question.
     pub key: VerdictKey,
+    /// What a note may draw on, and the verdict that it goes with, where a note is asked for.
+    pub note: Option<Box<ask::NoteRow>>,
     /// What the text tells of its language, if the policy asks for that and the model has to run.
     pub language: Option<Detected>,
     /// Decoding and tokenising took this long.
@@ -72,7 +86,7 @@ pub struct Judged {
     /// The post.
     pub row: TokenizedPost,
     /// The answer.
-    pub answer: Arc<Answer>,
+    pub answer: Arc<Reply>,
     /// Whose answer it is.
     pub source: Source,
 }
@@ -99,12 +113,28 @@ impl Finished {
     }
 }
 
+/// A model and what it is told: one task for all posts.
+pub enum Work {
+    /// Posts are judged.
+    Judge {
+        /// The model, its prompt and what is known about them.
+        model: Loaded,
+        /// The policy in force.
+        policy: Policy,
+    },
+    /// Notes are drafted about flagged posts.
+    Draft {
+        /// The model, its prompt and what is known about them.
+        model: LoadedDraft,
+        /// The note policy in force.
+        policy: NotePolicy,
+    },
+}
+
 /// What a road is built from.
 pub struct Parts {
-    /// The model, its prompt and what is known about them.
-    pub model: Loaded,
-    /// The policy in force.
-    pub policy: Policy,
+    /// The model and the policy in force.
+    pub work: Work,
     /// Where answers are kept.
     pub cache: Cache,
     /// Where verdicts go.
@@ -131,40 +161,49 @@ pub struct Road {
     pub stages: JoinSet<Result<(), Fatal>>,
 }
 
+/// What tells one task's road from another's: what is asked, how it is answered, and what is made of the answer.
+struct Task {
+    prompt: Arc<Prompt>,
+    keyring: Keyring,
+    kind: Kind,
+    rules: Option<Arc<Rules>>,
+    detect_language: bool,
+    maker: Maker,
+    engine: Engine,
+}
+
+/// The threads that own the model, still to be started.
+enum Engine {
+    Judge { model: Loaded },
+    Draft { model: LoadedDraft, rules: Arc<Rules> },
+}
+
 /// Builds the road and starts its stages on the current runtime.
 pub fn build(parts: Parts) -> Result<Road, Fatal> {
-    let Parts { model: Loaded { instances, prompt, info }, policy, cache, outlet, pool, limits, suspects, tally } =
-        parts;
+    let Parts { work, cache, outlet, pool, limits, suspects, tally } = parts;
+    let Task { prompt, keyring, kind, rules, detect_language, maker, engine } = Task::of(work, pool);
     let room = limits.max_in_flight;
     // Beyond the permits, in case a record that was fetched before a pause is handed out after it.
     let (intake, intake_rx) = mpsc::channel(room + 64);
     let (misses, misses_rx) = mpsc::channel(room);
-    let (idle, idle_rx) = mpsc::channel(instances.len().max(1));
     let (answers, answers_rx) = mpsc::channel(room);
     let (finished, finished_rx) = mpsc::channel(room);
     let (settled_tx, settled) = unbounded();
     let (cache, twins) = (Arc::new(cache), Arc::new(Twins::default()));
-    let execution = Arc::new(Execution {
-        provider: info.provider.to_string(),
-        nodes: info.nodes.clone(),
-        precision: info.precision.to_string(),
-        onnxruntime: info.onnxruntime_version.to_string(),
-    });
-    let detect_language = !policy.languages.is_empty();
-    let judge = Judge::new(policy, &info, pool);
     let prepare = prepare::Parts {
         prompt,
         limit: limits.input,
         max_post_bytes: limits.max_post_bytes,
-        keyring: judge.keyring(),
+        keyring,
         cache: cache.clone(),
         twins: twins.clone(),
         suspects: suspects.clone(),
-        labels: info.labels.len(),
+        kind,
+        rules,
         detect_language,
     };
     let conclude = conclude::Parts {
-        judge,
+        maker,
         outlet,
         cache: cache.clone(),
         settled: settled_tx,
@@ -174,29 +213,128 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
 
     let mut stages = JoinSet::new();
     stages.spawn(prepare::run(prepare, intake_rx, prepare::Onward { misses, finished: finished.clone() }));
-    let batcher =
-        batcher::Parts { limits: limits.batch, instances: instances.len(), suspects: suspects.clone(), idle: idle_rx };
-    stages.spawn(async move {
-        batcher.run(misses_rx).await;
-        Ok(())
-    });
-    for instance in instances {
-        let parts = infer::Parts {
-            instance,
-            execution: execution.clone(),
-            prompt_tokens: info.prompt_tokens,
-            journal: suspects.journal().map_err(|error| Fatal::Internal { part: "model", cause: error.to_string() })?,
-            suspects: suspects.clone(),
-            tally: tally.clone(),
-        };
-        let model = infer::spawn(parts, idle.clone(), answers.clone())?;
-        stages.spawn_blocking(move || {
-            let panicked = || Fatal::Internal { part: "model", cause: "its thread panicked".to_owned() };
-            model.join().unwrap_or_else(|_| Err(panicked()))
-        });
+    let threads = Threads { limits, suspects: suspects.clone(), tally, answers };
+    match engine {
+        Engine::Judge { model } => threads.judge(model, misses_rx, &mut stages)?,
+        Engine::Draft { model, rules } => threads.draft(model, &rules, misses_rx, &mut stages)?,
     }
-    drop((idle, answers));
     stages.spawn(infer::remember(cache, twins, answers_rx, finished));
     stages.spawn(conclude::run(conclude, finished_rx));
     Ok(Road { intake, settled, suspects, stages })
+}
+
+impl Task {
+    fn of(work: Work, pool: String) -> Self {
+        match work {
+            Work::Judge { model, policy } => {
+                let detect_language = !policy.languages.is_empty();
+                let judge = Judge::new(policy, &model.info, pool);
+                Self {
+                    prompt: model.prompt.clone(),
+                    keyring: judge.keyring(),
+                    kind: Kind::Scores { labels: model.info.labels.len() },
+                    rules: None,
+                    detect_language,
+                    maker: Maker::Judge(judge),
+                    engine: Engine::Judge { model },
+                }
+            }
+            Work::Draft { model, policy } => {
+                let rules = Arc::new(Rules::new(policy));
+                let notes = Notes::new(&rules, model.info.clone(), &pool);
+                Self {
+                    prompt: model.prompt.clone(),
+                    keyring: notes.keyring(),
+                    kind: Kind::Note,
+                    rules: Some(rules.clone()),
+                    detect_language: false,
+                    maker: Maker::Notes(notes),
+                    engine: Engine::Draft { model, rules },
+                }
+            }
+        }
+    }
+}
+
+/// What the model's threads are started with.
+struct Threads {
+    limits: Limits,
+    suspects: Arc<Suspects>,
+    tally: Arc<Tally>,
+    answers: mpsc::Sender<infer::Answered>,
+}
+
+type Misses = mpsc::Receiver<Envelope<TokenizedPost>>;
+type Stages = JoinSet<Result<(), Fatal>>;
+
+impl Threads {
+    fn judge(self, model: Loaded, misses: Misses, stages: &mut Stages) -> Result<(), Fatal> {
+        let Loaded { instances, info, .. } = model;
+        let (idle, idle_rx) = mpsc::channel(instances.len().max(1));
+        let (limits, suspects) = (self.limits.batch, self.suspects.clone());
+        let batcher = batcher::Parts { limits, instances: instances.len(), suspects, idle: idle_rx };
+        stages.spawn(async move {
+            batcher.run(misses).await;
+            Ok(())
+        });
+        let execution = execution(&info);
+        for instance in instances {
+            let parts = infer::Parts {
+                instance,
+                execution: execution.clone(),
+                prompt_tokens: info.prompt_tokens,
+                journal: self.journal()?,
+                suspects: self.suspects.clone(),
+                tally: self.tally.clone(),
+            };
+            join(infer::spawn(parts, idle.clone(), self.answers.clone())?, stages);
+        }
+        Ok(())
+    }
+
+    fn draft(self, model: LoadedDraft, rules: &Arc<Rules>, misses: Misses, stages: &mut Stages) -> Result<(), Fatal> {
+        let LoadedDraft { drafters, prompt, info } = model;
+        let (asks, asks_rx) = mpsc::channel(drafters.len().max(1));
+        let desk = desk::Parts { writers: drafters.len(), suspects: self.suspects.clone(), asks: asks_rx };
+        stages.spawn(async move {
+            desk.run(misses).await;
+            Ok(())
+        });
+        let execution = execution(&info);
+        for drafter in drafters {
+            let parts = draft::Parts {
+                drafter,
+                rules: rules.clone(),
+                prompt: prompt.clone(),
+                limit: self.limits.input,
+                execution: execution.clone(),
+                journal: self.journal()?,
+                suspects: self.suspects.clone(),
+                tally: self.tally.clone(),
+            };
+            join(draft::spawn(parts, asks.clone(), self.answers.clone())?, stages);
+        }
+        Ok(())
+    }
+
+    fn journal(&self) -> Result<Option<Journal>, Fatal> {
+        self.suspects.journal().map_err(|error| Fatal::Internal { part: "model", cause: error.to_string() })
+    }
+}
+
+fn execution(info: &ModelInfo) -> Arc<Execution> {
+    Arc::new(Execution {
+        provider: info.provider.to_string(),
+        nodes: info.nodes.clone(),
+        precision: info.precision.to_string(),
+        onnxruntime: info.onnxruntime_version.to_string(),
+    })
+}
+
+/// A thread becomes a stage: it ends when the thread does.
+fn join(thread: JoinHandle<Result<(), Fatal>>, stages: &mut Stages) {
+    stages.spawn_blocking(move || {
+        let panicked = || Fatal::Internal { part: "model", cause: "its thread panicked".to_owned() };
+        thread.join().unwrap_or_else(|_| Err(panicked()))
+    });
 }

@@ -16,13 +16,15 @@ use crate::config::InputLimit;
 use crate::error::Fatal;
 use crate::language;
 use crate::model::{Prompt, TokenizeError};
+use crate::pipeline::ask::{Asked, Asker, Rules};
 use crate::pipeline::twins::Twins;
 use crate::pipeline::{Finished, Judged, TokenizedPost, elsewhere};
 use crate::post;
-use crate::receipt::{Envelope, RawMessage};
+use crate::receipt::{Envelope, Original, RawMessage};
 use crate::rejection::{Reason, Rejected, Stage};
+use crate::reply::{Kind, Reply};
 use crate::suspects::{Standing, Suspects};
-use crate::verdict::{Answer, Keyring, Source};
+use crate::verdict::{Keyring, Source};
 
 /// Most posts in one chunk: one lookup in the cache each.
 const CHUNK: usize = 64;
@@ -47,8 +49,10 @@ pub struct Parts {
     pub twins: Arc<Twins>,
     /// Posts that may have ended a process.
     pub suspects: Arc<Suspects>,
-    /// How many labels an answer must have.
-    pub labels: usize,
+    /// What answers are like.
+    pub kind: Kind,
+    /// What notes are made by, where notes are asked for.
+    pub rules: Option<Arc<Rules>>,
     /// Whether the policy asks for the language of a text.
     pub detect_language: bool,
 }
@@ -107,7 +111,7 @@ async fn chunk(
         }
     }
     let keys: Vec<_> = leaders.iter().map(|post| post.body.key).collect();
-    let questions = parts.cache.ask(&keys, parts.labels).await;
+    let questions = parts.cache.ask(&keys, parts.kind).await;
     sort(&parts, leaders, questions, &onward).await
 }
 
@@ -137,6 +141,10 @@ pub(super) async fn sort(
     let posts = if parts.detect_language { detect(posts, &questions).await? } else { posts };
     let mut elsewhere = Vec::new();
     for (post, question) in posts.into_iter().zip(questions) {
+        let question = match question {
+            Question::Answered(kept) if !stands(parts, &post.body, &kept) => Question::Open,
+            question => question,
+        };
         match (question, parts.suspects.standing(&post.body.key)) {
             (Question::Answered(answer), _) => {
                 share(&parts.twins, post, Ok(answer), Source::Cache, &onward.finished).await?;
@@ -152,6 +160,14 @@ pub(super) async fn sort(
     Ok(elsewhere)
 }
 
+/// A verdict is made of scores anew each time; a note is published as it was kept, so it is held to the rules once more.
+fn stands(parts: &Parts, row: &TokenizedPost, kept: &Reply) -> bool {
+    match (&parts.rules, &row.note, kept) {
+        (Some(rules), Some(note), Reply::Note(kept)) => rules.allow(note, kept),
+        _ => true,
+    }
+}
+
 fn poison(attempts: u32) -> Rejected {
     let message = format!("the worker ended {attempts} times while it ran this post (limits.max_attempts)");
     Rejected::new(Reason::Poison, Stage::Infer, message)
@@ -161,7 +177,7 @@ fn poison(attempts: u32) -> Rejected {
 pub async fn share(
     twins: &Twins,
     leader: Envelope<TokenizedPost>,
-    answer: Result<Arc<Answer>, Rejected>,
+    answer: Result<Arc<Reply>, Rejected>,
     source: Source,
     finished: &mpsc::Sender<Finished>,
 ) -> Result<(), Fatal> {
@@ -191,28 +207,40 @@ fn tokenise(parts: &Parts, record: Envelope<RawMessage>) -> Step {
         return Step::Finished(Finished::Tombstone(record.with(())));
     };
     // A panic in a parser is that post's fault, not its neighbours'.
-    let outcome = catch_unwind(AssertUnwindSafe(|| prepare_post(parts, bytes)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| prepare_post(parts, &original, bytes)));
     let outcome = outcome.unwrap_or_else(|_| {
         let message = "the tokenizer gave up on this text".to_owned();
         Err(Rejected::new(Reason::ControlToken, Stage::Tokenise, message))
     });
     match outcome {
-        Ok(row) => Step::Tokenised(record.with(row)),
+        Ok(Asked::Row(row)) => Step::Tokenised(record.with(row)),
+        Ok(Asked::Finished(row, draft)) => {
+            let answer = Arc::new(Reply::Note(draft));
+            Step::Finished(Finished::Judged(record.with(Judged { row, answer, source: Source::Model })))
+        }
         Err(rejected) => Step::Finished(Finished::Rejected(record.with(rejected))),
     }
 }
 
-fn prepare_post(parts: &Parts, bytes: &[u8]) -> Result<TokenizedPost, Rejected> {
+fn prepare_post(parts: &Parts, original: &Original, bytes: &[u8]) -> Result<Asked, Rejected> {
+    if let Some(rules) = &parts.rules {
+        let Parts { prompt, limit, keyring, max_post_bytes, .. } = parts;
+        return rules.ask(original, bytes, *max_post_bytes, &Asker { prompt, limit: *limit, keyring });
+    }
     let start = Instant::now();
     let post = post::decode(bytes, parts.max_post_bytes)?;
-    let tokens = parts.prompt.tokenize_with(&post.text, &post.evidence, &parts.limit).map_err(|error| {
-        let reason = match error {
-            TokenizeError::TooLong { .. } => Reason::TooManyTokens,
-            TokenizeError::Empty => Reason::EmptyText,
-            _ => Reason::ControlToken,
-        };
-        Rejected::new(reason, Stage::Tokenise, error.to_string())
-    })?;
+    let tokens = parts.prompt.tokenize_with(&post.text, &post.evidence, &parts.limit).map_err(|error| unfit(&error))?;
     let key = parts.keyring.key(&tokens.ids);
-    Ok(TokenizedPost { post, tokens, key, language: None, tokenise: start.elapsed(), queue: None, classify: None })
+    let (tokenise, note, language) = (start.elapsed(), None, None);
+    Ok(Asked::Row(TokenizedPost { post, tokens, key, note, language, tokenise, queue: None, classify: None }))
+}
+
+/// A post that has no tokens for the model.
+pub(super) fn unfit(error: &TokenizeError) -> Rejected {
+    let reason = match error {
+        TokenizeError::TooLong { .. } => Reason::TooManyTokens,
+        TokenizeError::Empty => Reason::EmptyText,
+        _ => Reason::ControlToken,
+    };
+    Rejected::new(reason, Stage::Tokenise, error.to_string())
 }

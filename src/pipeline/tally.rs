@@ -21,11 +21,21 @@ pub struct Tally {
     pub shared_tokens: AtomicU64,
     /// Nanoseconds inside the model.
     pub model_nanos: AtomicU64,
+    /// Texts that the model wrote.
+    pub drafts: AtomicU64,
+    /// Tokens of them.
+    pub draft_tokens: AtomicU64,
+    /// Of those texts, refused by a check.
+    pub refused: AtomicU64,
     /// Verdicts published.
     pub verdicts: AtomicU64,
-    /// Of those, answered by the cache.
+    /// Notes published.
+    pub notes: AtomicU64,
+    /// Of those, the fixed form.
+    pub fixed_forms: AtomicU64,
+    /// Verdicts and notes answered by the cache.
     pub cached: AtomicU64,
-    /// Of those, answered by a twin in flight.
+    /// Verdicts and notes answered by a twin in flight.
     pub twins: AtomicU64,
     /// Dead letters published.
     pub dead_letters: AtomicU64,
@@ -45,6 +55,13 @@ impl Tally {
         add(&self.row_tokens, lengths.iter().sum());
         add(&self.padded_tokens, longest * rows);
         add(&self.shared_tokens, prompt * rows);
+        self.model_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Enters one step of writing: how many texts grew by a token, and how long it took.
+    pub fn step(&self, rows: usize, took: Duration) {
+        add(&self.runs, 1);
+        add(&self.rows, rows);
         self.model_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 

@@ -86,6 +86,7 @@ pub fn reconcile(
 /// What the records of an output topic are.
 #[derive(Clone, Copy)]
 enum Role {
+    /// Verdicts, or the notes of a drafting pool.
     Verdicts,
     DeadLetters,
     Flagged,
@@ -93,7 +94,7 @@ enum Role {
 
 fn outputs(settings: &KafkaSettings) -> Vec<(Topic<'_>, Role)> {
     let mut outputs = vec![
-        (Topic { key: "kafka.topics.verdicts", name: &settings.verdicts }, Role::Verdicts),
+        (Topic { key: settings.output_key(), name: &settings.output }, Role::Verdicts),
         (Topic { key: "kafka.topics.dead_letters", name: &settings.dead_letters }, Role::DeadLetters),
     ];
     let flagged = settings.flagged.iter();
@@ -245,7 +246,8 @@ impl<'a> Clerk<'a> {
             (Role::Flagged, _) => (Coordinates::told(record, SOURCE), Outcome::Flagged),
             (Role::Verdicts, _) if record.is_tombstone() => (Coordinates::told(record, SOURCE), Outcome::Tombstone),
             (Role::Verdicts, _) => {
-                let id = record.header(c"moderato.verdict_id").unwrap_or_default();
+                let id = record.header(c"moderato.verdict_id").or_else(|| record.header(c"moderato.note_id"));
+                let id = id.unwrap_or_default();
                 (Coordinates::told(record, SOURCE), Outcome::Verdict(id))
             }
         };

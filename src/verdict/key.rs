@@ -58,6 +58,14 @@ impl Keyring {
         }
         VerdictKey(hasher.finalize().into())
     }
+
+    /// The key of a row whose answer hangs on more than its ids: on what has this digest.
+    pub fn key_beside(&self, ids: &[u32], digest: &[u8; 32]) -> VerdictKey {
+        let mut hasher = Sha256::new_with_prefix(b"moderato/verdict-key/beside/1");
+        hasher.update(self.key(ids).0);
+        hasher.update(digest);
+        VerdictKey(hasher.finalize().into())
+    }
 }
 
 /// The deterministic id of the verdict for one record.

@@ -27,7 +27,8 @@ use super::counts::{Counts, Sparingly, add};
 use super::post_key::PostKey;
 use super::value::Values;
 use crate::config::RedisSettings;
-use crate::verdict::{Answer, VerdictKey};
+use crate::reply::{Kind as Expected, Reply};
+use crate::verdict::VerdictKey;
 
 /// The answers in Redis.
 pub(super) struct Redis {
@@ -67,7 +68,7 @@ impl Redis {
 
     /// One call for the answers, and one more for the claims on those that are missing: most often none is, and then a
     /// claim would have to be taken back.
-    pub(super) async fn ask(&self, keys: &[VerdictKey], labels: usize) -> Vec<Question> {
+    pub(super) async fn ask(&self, keys: &[VerdictKey], expected: Expected) -> Vec<Question> {
         let open = vec![Question::Open; keys.len()];
         if keys.is_empty() {
             return open;
@@ -76,18 +77,18 @@ impl Redis {
         // Without an answer to this call, another one would only be waited for.
         let Some(values) = self.link.one::<Vec<Option<Vec<u8>>>>(&command).await else { return open };
         let read = |(key, value): (&VerdictKey, Option<Vec<u8>>)| {
-            let answer = value.and_then(|bytes| self.read(key, &bytes, labels));
+            let answer = value.and_then(|bytes| self.read(key, &bytes, expected));
             answer.map_or(Question::Open, |answer| Question::Answered(Arc::new(answer)))
         };
         let mut questions: Vec<Question> = keys.iter().zip(values).map(read).collect();
         let (places, missing) = super::open(&questions, keys);
-        super::fill(&mut questions, places, self.claim(&missing, labels).await);
+        super::fill(&mut questions, places, self.claim(&missing, expected).await);
         questions
     }
 
     /// Claims each question and looks for its answer, in this order: whoever held the claim before wrote the answer
     /// before letting go, so that with the claim and without the answer nobody else has run it.
-    pub(super) async fn claim(&self, keys: &[VerdictKey], labels: usize) -> Vec<Question> {
+    pub(super) async fn claim(&self, keys: &[VerdictKey], expected: Expected) -> Vec<Question> {
         let open = vec![Question::Open; keys.len()];
         let Some(claims) = &self.claims else { return open };
         // MGET even for one: what is no string is no answer to it, and no error.
@@ -97,7 +98,7 @@ impl Redis {
             let mut replies = replies.into_iter();
             let (claim, value) = (replies.next().flatten(), replies.next().flatten());
             let value = value.and_then(only::<Vec<u8>>);
-            match (value.and_then(|bytes| self.values.decode(&self.place(key), &bytes, key, labels)), claim) {
+            match (value.and_then(|bytes| self.values.decode(&self.place(key), &bytes, key, expected)), claim) {
                 // A claim beside an answer keeps nobody waiting; it lapses.
                 (Some(answer), _) => Question::Answered(Arc::new(answer)),
                 (None, Some(Value::Nil)) => Question::Elsewhere,
@@ -112,7 +113,7 @@ impl Redis {
     }
 
     /// Writes the answer, then lets go of the claim; and enters it among those made for the post.
-    pub(super) async fn put(&self, key: &VerdictKey, answer: &Answer, post: Option<PostKey>) {
+    pub(super) async fn put(&self, key: &VerdictKey, answer: &Reply, post: Option<PostKey>) {
         let place = self.place(key);
         let value = self.values.encode(&place, key, answer);
         let mut set = with("SET", place);
@@ -151,8 +152,8 @@ impl Redis {
         keys
     }
 
-    fn read(&self, key: &VerdictKey, bytes: &[u8], labels: usize) -> Option<Answer> {
-        let answer = self.values.decode(&self.place(key), bytes, key, labels);
+    fn read(&self, key: &VerdictKey, bytes: &[u8], expected: Expected) -> Option<Reply> {
+        let answer = self.values.decode(&self.place(key), bytes, key, expected);
         if answer.is_none() {
             add(&self.counts.damaged, 1);
             if self.damage.due(Instant::now()) {
