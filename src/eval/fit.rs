@@ -168,8 +168,9 @@ fn solve(mut matrix: Vec<Vec<f64>>, mut right: Vec<f64>) -> Option<Vec<f64>> {
         }
         for below in at + 1..size {
             let factor = matrix[below][at] / matrix[at][at];
-            for column in at..size {
-                matrix[below][column] -= factor * matrix[at][column];
+            let (above, rest) = matrix.split_at_mut(below);
+            for (cell, pivot) in rest[0][at..].iter_mut().zip(&above[at][at..]) {
+                *cell -= factor * pivot;
             }
             right[below] -= factor * right[at];
         }

@@ -245,7 +245,7 @@ impl EvalArguments {
             );
             return Err(Exit::Failed);
         }
-        let clean = (!clean.is_empty()).then(|| crate::eval::verdicts::Verdicts { outcomes: clean, judge: None });
+        let clean = (!clean.is_empty()).then_some(crate::eval::verdicts::Verdicts { outcomes: clean, judge: None });
         let mut compared = Vec::new();
         for (setting, config) in self.compare.iter().zip(others) {
             eprintln!("once more with {setting}");
