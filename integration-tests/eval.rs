@@ -25,8 +25,8 @@ fn set() -> Vec<Value> {
     (0..60)
         .map(|n| {
             let text = format!("{} {OVERHEARD} {n} {}", claims[n % 4], "Word by word. ".repeat(n % 7));
-            json!({"id": format!("p{n}"), "text": text, "label": LABELS[(n * 7) % 4], "lang": if n % 3 == 0 { "de" } else { "en" },
-                   "source": ["one", "two"][n % 2]})
+            json!({"id": format!("p{n}"), "text": text, "label": LABELS[(n * 7) % 4], "lang": (["de", "en", "en"][n % 3]),
+                   "source": (["one", "two"][n % 2])})
         })
         .collect()
 }
@@ -245,7 +245,7 @@ fn an_attack_that_changes_nothing_changes_no_verdict_and_a_canary_is_found_in_it
     for (n, row) in rows.iter_mut().enumerate() {
         // The two texts are one to the model: nobody sees a zero-width space.
         row["clean_text"] = json!(row["text"].as_str().unwrap().replace('.', "\u{200b}."));
-        row["attack"] = json!(["evasion_zerowidth", "direct_override"][n % 2]);
+        row["attack"] = json!((["evasion_zerowidth", "direct_override"][n % 2]));
         row["attacker_target"] = json!("not_misinformation");
         row["canary"] = json!(["OVERRIDDEN-7"]);
     }
