@@ -68,7 +68,7 @@ fn every_form_is_drafted_from_a_verdict_and_keeps_to_its_schema() {
 
     for format in FORMATS {
         let arguments = ["--format", format, "--topic", "health", "--notes", &notes.display().to_string()];
-        let (drafts, told, exit) = export(&arguments, SETTINGS, &[verdict.clone()]);
+        let (drafts, told, exit) = export(&arguments, SETTINGS, std::slice::from_ref(&verdict));
 
         assert_eq!((drafts.len(), exit), (1, Some(0)), "{format}: {told}");
         let schema = fs::read(repository(&format!("schemas/export/{format}.v1.json"))).unwrap();

@@ -221,7 +221,7 @@ impl CalibrationV1 {
         let (Scaling { temperature, bias, .. }, _) = self.scaling(lang);
         let bias = |label: &String| if bias.is_empty() { 0.0 } else { bias.get(label).copied().unwrap_or(0.0) };
         // A raw 0 is a score too small for a float, not an impossible one: its logarithm stays finite. So does NaN's.
-        let log = |score: f64| score.max(f64::MIN_POSITIVE).min(1.0).ln();
+        let log = |score: f64| score.max(f64::MIN_POSITIVE).ln().min(0.0);
         let logits = raw.iter().zip(&self.labels).map(|(score, label)| log(*score) / temperature + bias(label));
         let mut scores: Vec<f64> = logits.collect();
         let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -42,7 +42,7 @@ pub fn detect(text: &str) -> Detected {
 }
 
 /// The language of a post: its producer knows best, unless the text is surely in another.
-pub fn of_post<'a>(given: Option<&'a str>, detected: Option<&'a Detected>) -> Option<String> {
+pub fn of_post(given: Option<&str>, detected: Option<&Detected>) -> Option<String> {
     match detected.and_then(Detected::sure) {
         Some((lang, _)) => Some(lang.to_owned()),
         None => given.and_then(primary),
@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn a_long_text_is_looked_at_in_part() {
-        let text =
-            format!("{}{}", "Der Bürgermeister sagte am Dienstag nichts dazu. ".repeat(20), "\u{1}".repeat(10_000));
+        let german = "Der Bürgermeister sagte am Dienstag nichts dazu. ".repeat(13);
+        let text = format!("{german}{}", "The mayor said nothing about it on Tuesday. ".repeat(100));
         assert_eq!(detect(&text).sure().map(|(lang, _)| lang), Some("de"));
     }
 }

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from .llama import PARTS, Llama
 
@@ -31,9 +31,3 @@ def save(model: Llama, folder: Path, base: str, card: dict) -> None:
     digest = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
     text = json.dumps({"sha256": digest} | card, indent=2, ensure_ascii=False)
     (folder / "training.json").write_text(text + "\n", encoding="utf-8")
-
-
-def load(model: Llama, folder: Path) -> None:
-    """Goes on from a saved adapter of the same size."""
-    for name, weight in load_file(folder / "adapter_model.safetensors").items():
-        model.trainable[name].data.copy_(weight)

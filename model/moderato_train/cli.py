@@ -91,8 +91,6 @@ def _classify(options: argparse.Namespace) -> None:
     schedule = Schedule(options.batch, 64 * options.batch, options.learning_rate, 0.01, 0.03, options.seed)
     objective = Labels(prompts[0].labels, counts / counts.sum(), options.balance, options.smoothing, options.device)
     trainer = Trainer(model.to(options.device), objective, [p.prefix for p in prompts], schedule, options.device)
-    if options.resume:
-        trainer.resume(options.out)
     card = {
         "base": checkpoint.name,
         "base_sha256": checkpoint.source.sha256,
@@ -104,6 +102,8 @@ def _classify(options: argparse.Namespace) -> None:
         "torch": torch.__version__,
     }
     torch.manual_seed(options.seed)
+    if options.resume:
+        trainer.resume(options.out)
     trainer.run(tokenised, val_rows, options.out, card, log)
 
 

@@ -14,6 +14,11 @@ from .llama import Llama
 from .objectives import Labels, Notes, Rows
 
 
+STATE = "state.pt"
+# After so many steps a training that is ended can go on from here.
+KEPT = 50
+
+
 @dataclass(frozen=True)
 class Schedule:
     # Rows of a batch, and tokens of it at most, padding counted: memory is bought by the token.
@@ -53,20 +58,30 @@ class Trainer:
                 log(f"step {self.step}/{len(plan)} loss {np.mean(losses[-20:]):.4f} {tokens / spent:.0f} tokens/s {spent:.0f} s")
             if self.step in checks:
                 log("val " + json.dumps(self._check(val)))
-                adapter.save(self.model, out, card["base"], card | {"steps": self.step, "of": len(plan)})
-                torch.save({"step": self.step, "optimizer": self.optimizer.state_dict()}, out / "state.pt")
+            if self.step % KEPT == 0:
+                self._keep(out)
         figures = self._check(val)
         log("val " + json.dumps(figures))
-        (out / "state.pt").unlink(missing_ok=True)
+        (out / STATE).unlink(missing_ok=True)
         done = {"schedule": asdict(self.schedule), "steps": self.step, "seconds": round(time.time() - start), "val": figures}
         adapter.save(self.model, out, card["base"], card | done)
 
     def resume(self, out: Path) -> None:
-        """Goes on behind the last check."""
-        adapter.load(self.model, out)
-        state = torch.load(out / "state.pt")
+        """Goes on behind what was kept last."""
+        state = torch.load(out / STATE)
         self.step = state["step"]
+        for name, weight in state["weights"].items():
+            self.model.trainable[name].data.copy_(weight)
         self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+
+    def _keep(self, out: Path) -> None:
+        """All that the rest of the training depends on, whole or not at all."""
+        weights = {name: weight.detach() for name, weight in self.model.trainable.items()}
+        optimizer, chance = self.optimizer.state_dict(), torch.get_rng_state()
+        partial = out / f"{STATE}.partial"
+        torch.save({"step": self.step, "weights": weights, "optimizer": optimizer, "random": chance}, partial)
+        partial.replace(out / STATE)
 
     def _learn(self, rows: Rows, picked: list[int], prompt: torch.Tensor, steps: int) -> float:
         for group in self.optimizer.param_groups:

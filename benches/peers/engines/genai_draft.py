@@ -7,6 +7,7 @@ from serve import Task, serve
 
 
 class Genai:
+    remembers = False
     version = f"onnxruntime-genai {genai.__version__}, ONNX Runtime {onnxruntime.__version__}"
 
     def __init__(self, task: Task):

@@ -7,6 +7,7 @@ from serve import Task, serve
 
 
 class OpenVino:
+    remembers = True
     version = f"OpenVINO GenAI {openvino_genai.__version__.partition('-')[0]}"
 
     def __init__(self, task: Task):

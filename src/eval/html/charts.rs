@@ -205,7 +205,7 @@ pub(super) fn confusion(report: &EvalV1) -> String {
             &format!("<text class=\"ink\" x=\"0\" y=\"{:.1}\">{}</text>", top + CELL.1 / 2.0 + 4.0, escaped(label));
         for (got, rows) in counts.iter().enumerate() {
             let part = if all == 0 { 0.0 } else { *rows as f64 / all as f64 };
-            let (x, class) = (LEFT + CELL.0 * got as f64, if part > 0.5 { "on" } else { "ink" });
+            let (x, class) = (LEFT + CELL.0 * got as f64, if part > 0.7 { "on" } else { "ink" });
             inside += &format!(
                 "<rect class=\"cell\" x=\"{0:.1}\" y=\"{1:.1}\" width=\"{2:.1}\" height=\"{3:.1}\" rx=\"6\"/>\
                  <rect class=\"heat\" fill-opacity=\"{4:.3}\" x=\"{0:.1}\" y=\"{1:.1}\" width=\"{2:.1}\" height=\"{3:.1}\" rx=\"6\"/>\
