@@ -7,6 +7,7 @@ use std::time::Duration;
 use moderato::cache::{Cache, Question};
 use moderato::config::{CacheSettings, RedisSettings};
 use moderato::receipt::{Headers, Offset, Original};
+use moderato::reply::{Kind, Reply};
 use moderato::verdict::{Answer, Execution, Keyring};
 use redis::Commands as _;
 use serde_json::Value;
@@ -245,6 +246,9 @@ fn workers_without_claims_wait_for_nobody() {
     assert_eq!(worker.totals()["cache_waited"], 0);
 }
 
+/// Answers of two labels.
+const TWO: Kind = Kind::Scores { labels: 2 };
+
 /// A cache as a worker has it, in this process.
 fn cache(redis: &crate::support::redis::Redis) -> Cache {
     let settings = RedisSettings {
@@ -266,12 +270,12 @@ async fn a_question_that_is_given_up_without_an_answer_is_open_to_the_next_worke
     let (first, second) = (cache(&redis), cache(&redis));
     let key = Keyring::new(&["a judge"]).key(&[1, 2, 3]);
 
-    assert_eq!(first.ask(&[key], 4).await, [Question::Open]);
-    assert_eq!(second.ask(&[key], 4).await, [Question::Elsewhere]);
+    assert_eq!(first.ask(&[key], TWO).await, [Question::Open]);
+    assert_eq!(second.ask(&[key], TWO).await, [Question::Elsewhere]);
     first.give_up(&key).await;
 
-    assert_eq!(second.ask_again(&[key], 4).await, [Question::Open]);
-    assert_eq!(first.ask(&[key], 4).await, [Question::Elsewhere]);
+    assert_eq!(second.ask_again(&[key], TWO).await, [Question::Open]);
+    assert_eq!(first.ask(&[key], TWO).await, [Question::Elsewhere]);
 }
 
 #[tokio::test]
@@ -279,16 +283,16 @@ async fn an_answer_ends_its_claim_at_once_and_is_there_for_whoever_waits() {
     let redis = redis!();
     let (first, second) = (cache(&redis), cache(&redis));
     let key = Keyring::new(&["a judge"]).key(&[1, 2, 3]);
-    assert_eq!(first.ask(&[key], 2).await, [Question::Open]);
-    assert_eq!(second.ask(&[key], 2).await, [Question::Elsewhere]);
+    assert_eq!(first.ask(&[key], TWO).await, [Question::Open]);
+    assert_eq!(second.ask(&[key], TWO).await, [Question::Elsewhere]);
     let claims = || keys(&mut redis.connection(), &format!("{}:claim:*", redis.name("cache")));
     assert_eq!(claims().len(), 1);
 
-    let answer = Arc::new(answer());
+    let answer = Arc::new(Reply::Scores(answer()));
     first.put(key, &answer, &original()).await;
 
     assert_eq!(claims().len(), 0);
-    assert_eq!(second.ask_again(&[key], 2).await, [Question::Answered(answer)]);
+    assert_eq!(second.ask_again(&[key], TWO).await, [Question::Answered(answer)]);
 }
 
 fn answer() -> Answer {
@@ -315,7 +319,7 @@ async fn a_claim_outlives_its_lease_while_its_holder_lives_and_not_much_longer()
     let redis = redis!();
     let (first, second) = (cache(&redis), cache(&redis));
     let key = Keyring::new(&["a judge"]).key(&[1, 2, 3]);
-    assert_eq!(first.ask(&[key], 4).await, [Question::Open]);
+    assert_eq!(first.ask(&[key], TWO).await, [Question::Open]);
     let claim = keys(&mut redis.connection(), &format!("{}:claim:*", redis.name("cache"))).remove(0);
     let mut link = redis.connection();
     let mut left = || link.pttl::<_, i64>(&claim).unwrap();
@@ -328,10 +332,10 @@ async fn a_claim_outlives_its_lease_while_its_holder_lives_and_not_much_longer()
         seen > before
     };
     eventually("the claim is renewed", PATIENCE, grows, |renewed| *renewed);
-    assert_eq!(second.ask(&[key], 4).await, [Question::Elsewhere]);
+    assert_eq!(second.ask(&[key], TWO).await, [Question::Elsewhere]);
 
     // Its holder is gone, and with it the renewals.
     drop(first);
     eventually("the claim lapses", PATIENCE, || left() < 0, |lapsed| *lapsed);
-    assert_eq!(second.ask_again(&[key], 4).await, [Question::Open]);
+    assert_eq!(second.ask_again(&[key], TWO).await, [Question::Open]);
 }

@@ -182,6 +182,11 @@ fn name_in(quote: &str) -> Option<&str> {
         return None;
     }
     let first = words.iter().position(|word| is_name(&word) && !word.begins)?;
+    // A first name may begin the sentence.
+    let first = match first.checked_sub(1) {
+        Some(before) if words[first].joined && is_name(&&words[before]) => before,
+        _ => first,
+    };
     let more = words[first + 1..].iter().take_while(|word| word.joined && is_name(word)).count();
     let name = &quote[words[first].span.start..words[first + more].span.end];
     (2..=MAX_NAME).contains(&name.chars().count()).then_some(name)

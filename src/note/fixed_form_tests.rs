@@ -29,6 +29,10 @@ fn it_says_what_to_check_by_what_the_post_holds() {
         "Claim to check: “Says that Mitt Romney wants to end it.” No evidence was supplied; suggested check: find the original statement about Mitt Romney."
     );
     assert_eq!(
+        summary("Mitt Romney wants to end it all."),
+        "Claim to check: “Mitt Romney wants to end it all.” No evidence was supplied; suggested check: find the original statement about Mitt Romney."
+    );
+    assert_eq!(
         summary("garlic cures the flu"),
         "Claim to check: “garlic cures the flu” No evidence was supplied; suggested check: find a primary source for it."
     );

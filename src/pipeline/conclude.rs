@@ -48,9 +48,9 @@ pub struct Parts {
 /// Makes what is published: one kind for all posts of a worker.
 pub enum Maker {
     /// Verdicts.
-    Judge(Judge),
+    Judge(Box<Judge>),
     /// Notes.
-    Notes(Notes),
+    Notes(Box<Notes>),
 }
 
 /// Runs until `finished` closes and everything published has been acknowledged.

@@ -93,6 +93,7 @@ pub struct Judged {
 
 /// A record for which nothing is left to compute.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every record is judged: a box would cost each of them")]
 pub enum Finished {
     /// The model, the cache or a twin answered.
     Judged(Envelope<Judged>),
@@ -235,7 +236,7 @@ impl Task {
                     kind: Kind::Scores { labels: model.info.labels.len() },
                     rules: None,
                     detect_language,
-                    maker: Maker::Judge(judge),
+                    maker: Maker::Judge(Box::new(judge)),
                     engine: Engine::Judge { model },
                 }
             }
@@ -248,7 +249,7 @@ impl Task {
                     kind: Kind::Note,
                     rules: Some(rules.clone()),
                     detect_language: false,
-                    maker: Maker::Notes(notes),
+                    maker: Maker::Notes(Box::new(notes)),
                     engine: Engine::Draft { model, rules },
                 }
             }
