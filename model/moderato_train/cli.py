@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     from .rows import DataError
 
     try:
-        _classify(options)
+        (_notes if options.task == "notes" else _labels_of_posts)(options)
     except (DataError, ExportError, OSError) as error:
         print(f"moderato_train: {error}", file=sys.stderr)
         return 1
@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m moderato_train", description=DESCRIPTION)
     parser.add_argument("base", help="`default`, a Hugging Face folder, or a .gguf file")
     parser.add_argument("out", type=Path, help="the adapter folder to write")
+    parser.add_argument("--task", choices=("labels", "notes"), default="labels", help="labels of posts (default), or notes")
     parser.add_argument("--model", type=Path, required=True, help="a model folder of the base: its tokenizer is used")
     parser.add_argument("--program", type=Path, default=Path("target/release/moderato"), help="the worker, which tokenises")
     parser.add_argument("--policy", type=Path, action="append", required=True, help="policy file; with several, each batch takes one, the first four times as often")
@@ -58,18 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _classify(options: argparse.Namespace) -> None:
+def _labels_of_posts(options: argparse.Namespace) -> None:
     import numpy as np
-    import torch
 
     from . import rows
     from .attacks import FAMILIES
-    from .llama import Llama, Lora
     from .objectives import Labels, Rows
-    from .train import Schedule, Trainer
 
-    _keep_memory()
-    torch.set_num_threads(options.threads or os.cpu_count() or 1)
     draw = random.Random(options.seed)
     labels, answers = _labels(options.policy[0])
     worker = rows.Worker(options.program, options.model, options.max_tokens)
@@ -86,16 +82,48 @@ def _classify(options: argparse.Namespace) -> None:
     log = _log(options.out)
     log(f"{len(train)} rows an epoch, {sum(map(len, tokenised[0].ids))} tokens; labels {dict(zip(labels, counts.tolist()))}")
 
-    checkpoint = _checkpoint(options.base)
-    model = Llama(checkpoint, Lora(options.rank, 2 * options.rank, options.first_layer, options.dropout), options.seed, options.compile)
-    schedule = Schedule(options.batch, 64 * options.batch, options.learning_rate, 0.01, 0.03, options.seed)
     objective = Labels(prompts[0].labels, counts / counts.sum(), options.balance, options.smoothing, options.device)
+    _train(options, objective, prompts, tokenised, val_rows, log)
+
+
+def _notes(options: argparse.Namespace) -> None:
+    from . import rows
+    from .objectives import Notes, Rows
+
+    draw = random.Random(options.seed)
+    worker = rows.Worker(options.program, options.model, options.max_tokens)
+    prompts = [worker.note_prompt(policy) for policy in options.policy]
+
+    def tokenised(sources: list[str]) -> tuple[Rows, int]:
+        examples = [example for source in sources for example in rows.read_notes(source, draw)]
+        ids, notes, refused = worker.notes(options.policy[0], examples)
+        return Rows(ids, notes), refused
+
+    train, refused = tokenised(options.train)
+    val, _ = tokenised(options.val)
+    log = _log(options.out)
+    log(f"{len(train.ids)} notes an epoch, {sum(map(len, train.ids))} tokens; {refused} that the checks refuse are left out")
+    _train(options, Notes(options.device), prompts, [train] * options.epochs, val, log)
+
+
+def _train(options: argparse.Namespace, objective, prompts, epochs, val, log) -> None:
+    import torch
+
+    from .llama import Llama, Lora
+    from .train import Schedule, Trainer
+
+    _keep_memory()
+    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    checkpoint = _checkpoint(options.base)
+    lora = Lora(options.rank, 2 * options.rank, options.first_layer, options.dropout)
+    model = Llama(checkpoint, lora, options.seed, options.compile)
+    schedule = Schedule(options.batch, 64 * options.batch, options.learning_rate, 0.01, 0.03, options.seed)
     trainer = Trainer(model.to(options.device), objective, [p.prefix for p in prompts], schedule, options.device)
     card = {
         "base": checkpoint.name,
         "base_sha256": checkpoint.source.sha256,
         "data": {source: _sha256(source.partition("@")[0]) for source in options.train},
-        "rows": len(train),
+        "rows": len(epochs[0].ids),
         "epochs": options.epochs,
         "prompts": [prompt.digest for prompt in prompts],
         "left_out": options.leave_out + options.leave_source_out,
@@ -104,7 +132,7 @@ def _classify(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     if options.resume:
         trainer.resume(options.out)
-    trainer.run(tokenised, val_rows, options.out, card, log)
+    trainer.run(epochs, val, options.out, card, log)
 
 
 def _keep_memory() -> None:

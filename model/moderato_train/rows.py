@@ -25,6 +25,16 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Drafted:
+    """A post with its verdict's label, its evidence, and the note that is wanted."""
+
+    text: str
+    label: str
+    evidence: list[dict]
+    note: str
+
+
+@dataclass(frozen=True)
 class Prompt:
     """The ids around every post under one policy."""
 
@@ -53,9 +63,20 @@ class Worker:
         ]
         return [row["ids"] for row in self._tokens(policy, posts)[1:]]
 
-    def _tokens(self, policy: Path, lines: list[str]) -> list[dict]:
+    def note_prompt(self, policy: Path) -> Prompt:
+        around = self._tokens(policy, [], "draft_note")[0]
+        return Prompt(around["prefix"], around["tail"], [], around["prompt_digest"])
+
+    def notes(self, policy: Path, examples: list[Drafted]) -> tuple[list[list[int]], list[int], int]:
+        """Ids of message and note, the note's share of each, and how many notes the worker's own checks refuse."""
+        lines = [json.dumps({"id": str(n)} | vars(example)) for n, example in enumerate(examples)]
+        rows = self._tokens(policy, lines, "draft_note")[1:]
+        kept = [row for row in rows if not row["refused"]]
+        return [row["ids"] + row["note"] for row in kept], [len(row["note"]) for row in kept], len(rows) - len(kept)
+
+    def _tokens(self, policy: Path, lines: list[str], task: str = "classify") -> list[dict]:
         command = [self.program, "tokens", "--model", self.model, "--policy", policy]
-        command += ["--set", f"limits.max_input_tokens={self.max_tokens}", "--set", "limits.on_overlong=truncate_middle"]
+        command += ["--set", f"limits.max_input_tokens={self.max_tokens}", "--set", "limits.on_overlong=truncate_middle", "--set", f"task={task}"]
         done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True)
         if done.returncode:
             raise DataError(f"moderato tokens: {done.stderr.strip()[-2000:]}")
@@ -82,6 +103,24 @@ def read(source: str, labels: list[str], draw: random.Random, left_out: list[str
             if text.strip() and row.get("source") not in left_out:
                 examples.append(Example(text, labels.index(label), evidence))
     return [example for example in examples if draw.random() < float(share or 1)]
+
+
+def read_notes(source: str, draw: random.Random) -> list[Drafted]:
+    """`FILE` or `FILE@SHARE`: lines with text, label, evidence and note. A note that cites nothing cites all its evidence."""
+    name, _, share = source.partition("@")
+    drafted = []
+    with open(name, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+                evidence, note = _evidence(row["evidence"]), row["note"].strip()
+                if not re.search(r"\[\w+\]", note):
+                    note = f"{note.rstrip('. ')} [{', '.join(piece['id'] for piece in evidence)}]."
+                drafted.append(Drafted(row["text"], row["label"], evidence, note))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                message = "each line is JSON with text, label, evidence and note"
+                raise DataError(f"{name}, line {number}: {error!r}; {message}") from error
+    return [example for example in drafted if draw.random() < float(share or 1)]
 
 
 def _evidence(value) -> list[dict]:

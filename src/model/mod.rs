@@ -179,6 +179,11 @@ pub fn load_tokenizer_only(path: &Path, policy: &Policy) -> Result<Prompt, Model
     Prompt::build(&Folder::tokenizer_of(path)?, policy)
 }
 
+/// The prompt for notes alone, likewise.
+pub fn load_notes_tokenizer_only(path: &Path, prompt_text: &str) -> Result<Prompt, ModelError> {
+    Prompt::for_drafting(&Folder::tokenizer_of(path)?, prompt_text)
+}
+
 /// The few facts of `config.json` that the graph may leave open.
 #[derive(Debug, Default, Deserialize)]
 struct ModelConfig {

@@ -56,6 +56,8 @@ pub struct Prompt {
     tail: Vec<u32>,
     labels: Vec<u32>,
     gap: Vec<u32>,
+    /// What ends an answer: the chat template's end of a turn, or the end of all text.
+    end: Option<u32>,
     tokenizer_digest: String,
     digest: String,
     mask: Vec<Mask>,
@@ -103,8 +105,10 @@ impl Prompt {
         let digest = digest(&[&prefix, &tail, &[]]);
         let texts = format!("{}\n{}", hex::encode(Sha256::digest(tokenizer_json)), chat.template);
         let tokenizer_digest = format!("sha256:{}", hex::encode(Sha256::digest(texts)));
-        let mask = Vec::new();
-        Ok(Self { tokenizer, prefix, tail, labels: Vec::new(), gap, tokenizer_digest, digest, mask })
+        let end_of_text = chat.eos.as_deref().and_then(|eos| tokenizer.prompt_segment(eos).ok()?.first().copied());
+        let end = tail.first().copied().filter(|id| tokenizer.is_control(*id)).or(end_of_text);
+        let (labels, mask) = (Vec::new(), Vec::new());
+        Ok(Self { tokenizer, prefix, tail, labels, gap, end, tokenizer_digest, digest, mask })
     }
 
     /// For measuring only: the prefix cut, or lengthened by its own ids, to so many tokens.
@@ -204,6 +208,13 @@ impl Prompt {
     /// The text of ids that a model wrote.
     pub(super) fn text(&self, ids: &[u32]) -> Result<String, ModelError> {
         self.tokenizer.text(ids).map_err(|error| ModelError::run(format!("the answer has no text: {error}")))
+    }
+
+    /// The ids of an answer as the model should write it, its end included: what a model for notes is trained on.
+    pub fn answer_ids(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+        let mut ids = self.tokenizer.post_segment(text.trim())?;
+        ids.extend(self.end);
+        Ok(ids)
     }
 
     /// How many tokens the tokenizer's model has; tokens added to it later are not counted.

@@ -14,7 +14,7 @@ mod results;
 pub mod v1;
 mod words;
 
-pub use checks::{Checker, PromptWords};
+pub use checks::{Checker, Form, PromptWords};
 pub use draft::{Draft, MAX_DRAFTS, Unasked, Written};
 pub use ground::Ground;
 pub use message::{Message, message};
