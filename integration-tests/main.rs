@@ -40,3 +40,4 @@ mod secured;
 mod soak;
 mod structure;
 mod support;
+mod tokens;

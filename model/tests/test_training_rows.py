@@ -61,3 +61,16 @@ def test_varied_examples_keep_label_and_evidence():
     out = rows.varied(examples, ["false", "true"], list(attacks.FAMILIES), 0.5, random.Random(1))
     assert [(e.label, e.evidence) for e in out] == [(e.label, e.evidence) for e in examples]
     assert sum(a.text != b.text for a, b in zip(examples, out)) > 90
+
+
+def test_a_note_that_cites_nothing_cites_all_its_evidence(tmp_path):
+    both = [{"id": "e1", "quote": "q"}, {"id": "e2", "quote": "r"}]
+    path = written(
+        tmp_path,
+        {"text": "t", "label": "yes", "evidence": both, "note": "It is so."},
+        {"text": "t", "label": "yes", "evidence": "q", "note": "As [e1] says, it is so."},
+    )
+    notes = [drafted.note for drafted in rows.read_notes(path, random.Random(0))]
+    assert notes == ["It is so [e1, e2].", "As [e1] says, it is so."]
+    with pytest.raises(rows.DataError, match="line 1"):
+        rows.read_notes(written(tmp_path, {"text": "t", "label": "yes", "evidence": "q"}), random.Random(0))
