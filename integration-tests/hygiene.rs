@@ -70,13 +70,14 @@ fn posts_that_differ_in_meaning_never_share_an_answer() {
 
 #[test]
 fn a_verdict_counts_each_kind_of_what_was_cleaned_and_is_silent_where_nothing_was() {
-    let hostile = format!("\u{202e}The\u{200b} vаccine ｉｓ bad{}", "\u{335}".repeat(20));
+    let hostile = format!("\u{202e}The\u{200b} vаccine ｉｓ bad{} for th3ory, v e r y", "\u{335}".repeat(20));
 
     let verdicts = verdicts(&[&hostile, "The vaccine is safe: “честно”, 👍🏽."]);
 
     assert_eq!(
         verdicts[0]["data"]["security"]["text_normalised"],
-        json!({"nfkc": 2, "invisible_removed": 1, "bidi_removed": 1, "confusables_folded": 1, "marks_dropped": 20})
+        json!({"nfkc": 2, "invisible_removed": 1, "bidi_removed": 1, "confusables_folded": 1, "marks_dropped": 20,
+               "letters_joined": 4, "leet_folded": 1})
     );
     assert_eq!(verdicts[1]["data"].get("security"), None);
 }
