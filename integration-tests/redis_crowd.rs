@@ -8,13 +8,13 @@ use moderato::cache::{Cache, Question};
 use moderato::config::{CacheSettings, RedisSettings};
 use moderato::receipt::{Headers, Offset, Original};
 use moderato::reply::{Kind, Reply};
-use moderato::verdict::{Answer, Execution, Keyring};
+use moderato::verdict::{Answer, Execution, Keyring, VerdictKey};
 use redis::Commands as _;
 use serde_json::Value;
 
 use crate::support::pool::{MORTAL, Pool, answered_by, judged, post, same_posts};
 use crate::support::records::{Outgoing, Record};
-use crate::support::redis::keys;
+use crate::support::redis::{answers, keys};
 use crate::support::worker::Worker;
 use crate::support::{PATIENCE, eventually};
 use crate::{kafka, redis};
@@ -123,12 +123,19 @@ fn what_a_killed_worker_was_judging_is_taken_over_by_the_one_that_waits_for_it()
     assert!(!orphans.is_empty(), "the first worker was killed when it had nothing left to do");
     assert_eq!((verdicts.len(), judged(&verdicts).len()), (TEXTS, TEXTS));
     let runs: BTreeSet<String> = run(&verdicts).into_iter().collect();
+    let orphans: BTreeSet<String> = orphans.iter().map(|question| verdict_key(question, &verdicts[0])).collect();
     assert!(orphans.is_subset(&runs), "{} of {} were taken over", orphans.intersection(&runs).count(), orphans.len());
     let _successor = first.cached(&redis.url, &prefix).start();
     assert_eq!(judged(&first.verdicts_of_all()).len(), TEXTS, "nor is what it had published or not lost");
 }
 
-/// The verdict key in the name of a claim.
+/// The key of the verdict on a question, under the policy of another verdict.
+fn verdict_key(question: &str, like: &Record) -> String {
+    let digest = like.json()["data"]["policy"]["digest"].as_str().unwrap().to_owned();
+    VerdictKey::from_hex(question.as_bytes()).unwrap().under(&digest).to_string()
+}
+
+/// The question in the name of a claim or an answer.
 fn question(claim: &str) -> String {
     claim.trim_end_matches('}').rsplit(':').next().unwrap().to_owned()
 }
@@ -143,8 +150,12 @@ fn learn(pool: &Pool<'_>, redis: &crate::support::redis::Redis) -> Known {
     pool.post(same_posts(0..6));
     let answered = redis.name("learned");
     let worker = pool.cached(&redis.url, &answered).start();
-    let question = |verdict: &Record| verdict.json()["data"]["idempotency_key"].as_str().unwrap().to_owned();
-    let questions = pool.verdicts_of_all().iter().map(question).collect();
+    let verdicts = pool.verdicts_of_all();
+    let kept = answers(&mut redis.connection(), &answered);
+    let asked: BTreeMap<String, String> =
+        kept.iter().map(|kept| question(kept)).map(|asked| (verdict_key(&asked, &verdicts[0]), asked)).collect();
+    let of = |verdict: &Record| asked[verdict.json()["data"]["idempotency_key"].as_str().unwrap()].clone();
+    let questions = verdicts.iter().map(of).collect();
     worker.stop();
     Known { questions, answered }
 }

@@ -133,8 +133,9 @@ class FusedLayers:
         """x @ W.T for the [out, in] matrix that `read` returns, not yet multiplied by x's scales."""
         graph = self.parts.graph
         both = functools.cache(lambda: quantise_rows(read().astype(np.float32, copy=False)))
-        quantised = graph.weight(f"{name}.int8", lambda: both()[0].T)
-        scales = graph.weight(f"{name}.scale", lambda: both()[1])
+        # Names of their own: the weights of another int8 graph in the folder are not turned.
+        quantised = graph.weight(f"{name}.turned.int8", lambda: both()[0].T)
+        scales = graph.weight(f"{name}.turned.scale", lambda: both()[1])
         one, zero = graph.constant(1.0, np.float32), graph.constant(128, np.uint8)
         product = graph.node(
             "MatMulIntegerToFloat", x[0], quantised, one, scales, zero, domain="com.microsoft"

@@ -175,8 +175,8 @@ def test_the_operators_graph_multiplies_by_the_turned_weights_within_half_a_step
             matrix = turn.T @ matrix
         if name == "mlp.down_proj":
             matrix = np.linalg.solve(mixing(tiny.shape.ffn).T, matrix.T).T
-        scale = stored[f"model.layers.1.{name}.weight.scale"]
-        error = stored[f"model.layers.1.{name}.weight.int8"] * scale - matrix.T
+        scale = stored[f"model.layers.1.{name}.weight.turned.scale"]
+        error = stored[f"model.layers.1.{name}.weight.turned.int8"] * scale - matrix.T
         assert np.all(np.abs(error) <= 0.5001 * scale)
 
 
