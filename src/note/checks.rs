@@ -29,7 +29,7 @@ const NEGATION: usize = 5;
 pub enum Form {
     /// A model wrote it.
     Drafted,
-    /// The worker made it: [`super::fixed_form`].
+    /// The worker made it: the fixed form.
     Fixed,
 }
 
