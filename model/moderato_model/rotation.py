@@ -5,6 +5,7 @@ The residual stream is turned as a whole: an RMS norm without weights does not s
 in. What stands between gate and down is turned by a Walsh-Hadamard transform that the operator computes on its way.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -15,6 +16,7 @@ LANES = 16
 LONGEST = 32
 
 
+@functools.cache
 def residual(width: int) -> np.ndarray:
     """Orthogonal [width, width]: a Hadamard matrix times a cosine transform for what is left of the width, signs at random."""
     power = _power_of_two(width)

@@ -71,7 +71,7 @@ def _labels_of_posts(options: argparse.Namespace) -> None:
     worker = rows.Worker(options.program, options.model, options.max_tokens)
     prompts = [worker.prompt(policy) for policy in options.policy]
     tested = {rows.plain(json.loads(line)["text"]) for name in options.exclude for line in open(name, encoding="utf-8")}
-    train = [example for source in options.train for example in rows.read(source, labels, draw, options.leave_source_out)]
+    train = [example for source in options.train for example in rows.read(source, labels, draw, tuple(options.leave_source_out))]
     train = rows.without(train, tested)
     val = [example for source in options.val for example in rows.read(source, labels, draw)]
     families = [family for family in FAMILIES if family not in options.leave_out]
@@ -110,6 +110,7 @@ def _train(options: argparse.Namespace, objective, prompts, epochs, val, log) ->
     import torch
 
     from .llama import Llama, Lora
+    from .rows import split
     from .train import Schedule, Trainer
 
     _keep_memory()
@@ -122,7 +123,7 @@ def _train(options: argparse.Namespace, objective, prompts, epochs, val, log) ->
     card = {
         "base": checkpoint.name,
         "base_sha256": checkpoint.source.sha256,
-        "data": {source: _sha256(source.partition("@")[0]) for source in options.train},
+        "data": {source: _sha256(split(source)[0]) for source in options.train},
         "rows": len(epochs[0].ids),
         "epochs": options.epochs,
         "prompts": [prompt.digest for prompt in prompts],

@@ -83,12 +83,12 @@ class Worker:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def read(source: str, labels: list[str], draw: random.Random, left_out: list[str] = []) -> list[Example]:
+def read(source: str, labels: list[str], draw: random.Random, left_out: tuple[str, ...] = ()) -> list[Example]:
     """`FILE` or `FILE@SHARE`: lines with text, label and perhaps evidence (a text, or pieces with id and quote).
 
     Lines whose field `source` is in `left_out` are passed over.
     """
-    name, _, share = source.partition("@")
+    name, share = split(source)
     examples = []
     with open(name, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
@@ -102,12 +102,22 @@ def read(source: str, labels: list[str], draw: random.Random, left_out: list[str
                 raise DataError(f"{name}, line {number}: label {label!r} is none of the policy's: {', '.join(labels)}")
             if text.strip() and row.get("source") not in left_out:
                 examples.append(Example(text, labels.index(label), evidence))
-    return [example for example in examples if draw.random() < float(share or 1)]
+    return [example for example in examples if draw.random() < share]
+
+
+def split(source: str) -> tuple[str, float]:
+    """The file's name and the share of it that is taken."""
+    name, _, share = source.rpartition("@")
+    try:
+        return (name, float(share)) if name else (source, 1.0)
+    except ValueError:
+        # The @ belongs to the name.
+        return source, 1.0
 
 
 def read_notes(source: str, draw: random.Random) -> list[Drafted]:
     """`FILE` or `FILE@SHARE`: lines with text, label, evidence and note. A note that cites nothing cites all its evidence."""
-    name, _, share = source.partition("@")
+    name, share = split(source)
     drafted = []
     with open(name, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
@@ -120,7 +130,7 @@ def read_notes(source: str, draw: random.Random) -> list[Drafted]:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 message = "each line is JSON with text, label, evidence and note"
                 raise DataError(f"{name}, line {number}: {error!r}; {message}") from error
-    return [example for example in drafted if draw.random() < float(share or 1)]
+    return [example for example in drafted if draw.random() < share]
 
 
 def _evidence(value) -> list[dict]:

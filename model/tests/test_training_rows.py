@@ -39,8 +39,14 @@ def test_a_bad_line_is_told_with_its_number(tmp_path, line):
 def test_a_source_can_be_left_out_and_a_share_taken(tmp_path):
     lines = [{"text": str(n), "label": "no", "source": "odd" if n % 2 else "even"} for n in range(1000)]
     path = written(tmp_path, *lines)
-    assert {int(e.text) % 2 for e in rows.read(path, LABELS, random.Random(0), ["odd"])} == {0}
+    assert {int(e.text) % 2 for e in rows.read(path, LABELS, random.Random(0), ("odd",))} == {0}
     assert 400 < len(rows.read(f"{path}@0.5", LABELS, random.Random(0))) < 600
+
+
+def test_an_at_sign_may_stand_in_a_name():
+    assert rows.split("a@b.jsonl") == ("a@b.jsonl", 1.0)
+    assert rows.split("a@b.jsonl@0.25") == ("a@b.jsonl", 0.25)
+    assert rows.split("c.jsonl") == ("c.jsonl", 1.0)
 
 
 def test_what_is_tested_on_is_not_trained_on_whatever_its_links_and_marks():

@@ -73,10 +73,7 @@ impl Prompt {
     /// A prompt whose answer is text: it has no labels.
     pub(super) fn for_drafting(folder: &Folder, prompt: &str) -> Result<Self, ModelError> {
         let (json, chat) = read(folder)?;
-        let mut drafting = Self::without_labels(&json, &chat, prompt, "the prompt for notes")?;
-        // A note names no handle and no link of its own: the model is not shown any to copy.
-        drafting.mask = vec![Mask::Urls, Mask::Handles];
-        Ok(drafting)
+        Self::without_labels(&json, &chat, prompt, "the prompt for notes")
     }
 
     pub(super) fn from_parts(tokenizer_json: &str, chat: &ChatFormat, policy: &Policy) -> Result<Self, ModelError> {
