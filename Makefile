@@ -12,10 +12,13 @@ PYTHON ?= python3
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 VENV := .venv/bin/python
 PIP := $(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes
-MODEL := .cache/models/smollm2-135m-fp32
+MODEL := .cache/models/misinformation
 TINY := .cache/models/tiny-fp32
-# The same models, with the graphs that write.
-DRAFT_MODEL := .cache/models/smollm2-135m-draft
+# What was trained: added to the base's weights on export. Its data forbids commercial use: model/CARD.md.
+ADAPTERS := model/adapters
+RESEARCH := --license 'research only: SmolLM2 Apache-2.0, adapter see model/CARD.md'
+# With the graphs that write.
+DRAFT_MODEL := .cache/models/notes
 TINY_DRAFT := .cache/models/tiny-draft
 JARS := .cache/kafka/libs
 TOKENIZER := .cache/llama2-tokenizer
@@ -74,14 +77,14 @@ define export
 	@mv $(@D).part $(@D)
 endef
 
-$(MODEL)/manifest.json: $(EXPORTER) .venv/.model
-	$(call export,default --precision fp32$(comma)int8)
+$(MODEL)/manifest.json: $(EXPORTER) $(wildcard $(ADAPTERS)/misinformation/*) .venv/.model
+	$(call export,default --adapter $(ADAPTERS)/misinformation --precision fp32$(comma)int8 $(RESEARCH))
 
 $(TINY)/manifest.json: $(EXPORTER) .venv/.model
 	$(call export,tiny --precision fp32$(comma)int8$(comma)int8-plain)
 
-$(DRAFT_MODEL)/manifest.json: $(EXPORTER) .venv/.model
-	$(call export,default --task draft --precision fp32$(comma)int8)
+$(DRAFT_MODEL)/manifest.json: $(EXPORTER) $(wildcard $(ADAPTERS)/notes/*) .venv/.model
+	$(call export,default --adapter $(ADAPTERS)/notes --task draft --precision fp32$(comma)int8 $(RESEARCH))
 
 $(TINY_DRAFT)/manifest.json: $(EXPORTER) .venv/.model
 	$(call export,tiny --task draft --precision fp32$(comma)int8)
@@ -122,11 +125,11 @@ $(FUZZ): | setup
 build: setup
 	@cargo build --release --locked
 
-demo: build model
+demo: build model $(DRAFT_MODEL)/manifest.json
 	@MODERATO__MODEL__PATH=$(MODEL) \
 	MODERATO__MODEL__ONNXRUNTIME='$(RUNTIME)' \
-	MODERATO__POLICY=model/policies/misinformation.yaml \
-	$(TARGET)/release/moderato demo $(ARGS)
+	MODERATO__POLICY=model/policies/misinformation-calibrated.md \
+	$(TARGET)/release/moderato demo --notes-model $(DRAFT_MODEL) --notes-policy model/policies/note.md $(ARGS)
 
 test: export ORT_DYLIB_PATH = $(RUNTIME)
 test: export MODERATO_TEST_MODELS = $(CURDIR)/.cache/models

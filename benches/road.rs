@@ -259,7 +259,7 @@ impl Bench {
     }
 
     fn judge(&self, group: &str, posts: &str, verdicts: &str) -> Setup {
-        let default_model = support::model("smollm2-135m-fp32").display().to_string();
+        let default_model = support::model("misinformation").display().to_string();
         let policy = support::repository("model/policies/misinformation.yaml").display().to_string();
         let settings = [("model.path", default_model), ("model.precision", "int8".to_owned()), ("policy", policy)];
         let worker = self.worker(group, posts, verdicts, group).set("cache.kind", "off");

@@ -1,15 +1,17 @@
 //! Calibrated scores, abstention and languages, as `moderato classify` gives them with the tiny model.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use moderato::samples;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::redis;
 use crate::support::pool::{POLICY, classify, lines};
-use crate::support::repository;
 use crate::support::worker::Setup;
+use crate::support::{model, repository};
 
 const TEXT: &str = "The mayor said on Tuesday that the old bridge would be closed for the whole summer.";
 const GERMAN: &str = "Der Bürgermeister sagte am Dienstag, dass die alte Brücke den ganzen Sommer gesperrt bleibt.";
@@ -187,4 +189,26 @@ fn a_policy_whose_calibration_is_wrong_is_refused_with_every_reason() {
     for part in ["overall.bias.nobody", "abstain_below: is 0.96 and label misinformation acts from 0.95"] {
         assert!(told.contains(part), "{part} is not in {told}");
     }
+}
+
+#[test]
+fn the_default_models_policy_is_calibrated_for_it_and_finds_misinformation_among_the_samples() {
+    let policy = repository("model/policies/misinformation-calibrated.md").display().to_string();
+    let setup = classify().set("policy", policy).set("model.path", model("misinformation").display());
+    let samples = lines(samples::POSTS.as_bytes());
+    let meant: BTreeMap<_, _> = samples.iter().map(|post| (post["id"].as_str(), &post["label"])).collect();
+
+    let verdicts = lines(&setup.set("model.precision", "int8").output(samples::POSTS.as_bytes()).stdout);
+
+    assert_eq!(verdicts.len(), samples.len());
+    let share = |found: bool| {
+        let of_kind = |verdict: &&Value| (meant[&verdict["subject"].as_str()] == "misinformation") == found;
+        let all: Vec<&Value> = verdicts.iter().filter(of_kind).collect();
+        let taken = all.iter().filter(|verdict| verdict["data"]["verdict"]["label"] == "misinformation").count();
+        taken as f64 / all.len() as f64
+    };
+    assert!(share(true) > 2.0 * share(false), "{} of the misinformation, {} of the rest", share(true), share(false));
+    let verdict = &verdicts[0]["data"];
+    assert_eq!(verdict["verdict"]["calibration"]["matches_model"], json!(true));
+    assert_eq!(verdict["model"]["execution"]["precision"], "int8 rechecked in fp32 within 0.05");
 }

@@ -40,7 +40,7 @@ fn check_tells_every_problem_at_once() {
     let config = "
 kafka: {brokerz: localhost, drain_timeout: 60s, commit_interval: soon, options: {acks: 1}}
 limits: {max_in_flight: none}
-model: {path: /no/such/folder, device: gpu}
+model: {path: /no/such/folder, device: gpu, recheck_margin: 2}
 cache: {kind: redis, redis: {timeout: 5s, url: 'redis://user:hunter2@host'}}
 ";
     let (text, exit) = said(&Setup::new(config).verb("check").output(b""));
@@ -50,6 +50,7 @@ cache: {kind: redis, redis: {timeout: 5s, url: 'redis://user:hunter2@host'}}
         &[
             "kafka.brokerz: unknown key",
             "limits.max_in_flight: an integer was expected",
+            "model.recheck_margin: 2 is no distance of two scores",
             "model.device: one of cpu, openvino, cuda, tensorrt, tensorrt_rtx was expected",
             "kafka.drain_timeout: must be shorter than kafka.session_timeout",
             "kafka.commit_interval: `soon` is not a duration, such as 500ms",
@@ -227,6 +228,24 @@ fn demo_judges_every_sample_post() {
     contains_all(&text, &[&format!("{samples} posts in "), "labels: ", "answered by the model ", "padding: "]);
     let rows = text.lines().filter(|line| line.contains("demo-")).count();
     assert_eq!((rows, exit), (samples, Some(0)), "{text}");
+}
+
+#[test]
+fn demo_drafts_two_notes_about_flagged_samples_with_evidence() {
+    let folder = tempfile::tempdir().unwrap();
+    let strict = folder.path().join("strict.md");
+    let policy = fs::read_to_string(repository(crate::support::pool::POLICY)).unwrap();
+    // The tiny model knows nothing: under this policy nearly every post is worth a look.
+    fs::write(&strict, policy.replace("review: 0.40", "review: 0.01")).unwrap();
+    let demo = bare().argument("--policy").argument(&strict);
+    let demo = demo.argument("--notes-model").argument(model("tiny-draft"));
+
+    let (text, exit) =
+        said(&demo.argument("--notes-policy").argument(repository("model/policies/note.md")).verb("demo").output(b""));
+
+    let drafts = text.lines().filter(|line| line.contains("  draft for a moderator (")).count();
+    assert_eq!((drafts, exit), (2, Some(0)), "{text}");
+    contains_all(&text, &["evidence [e1], ", "of them as the samples' author meant"]);
 }
 
 #[test]

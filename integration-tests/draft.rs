@@ -87,12 +87,12 @@ fn the_tiny_model_writes_in_float_what_its_full_graph_writes_one_row_and_token_a
 
 #[test]
 fn the_default_model_writes_in_float_what_its_full_graph_writes_one_row_and_token_at_a_time() {
-    writes_what_the_full_graph_writes("smollm2-135m-draft");
+    writes_what_the_full_graph_writes("notes");
 }
 
 #[test]
 fn what_is_written_in_int8_does_not_depend_on_who_comes_and_goes() {
-    for name in ["tiny-draft", "smollm2-135m-draft"] {
+    for name in ["tiny-draft", "notes"] {
         let mut loaded = loaded(&in_precision(name, Precision::Int8));
         assert_eq!(loaded.info.precision, "int8");
         let rows = rows(&loaded);
@@ -108,7 +108,7 @@ fn what_is_written_in_int8_does_not_depend_on_who_comes_and_goes() {
 #[test]
 fn a_model_ends_its_text_by_itself_in_float_and_in_int8() {
     for precision in [Precision::Fp32, Precision::Int8] {
-        let mut loaded = loaded(&in_precision("smollm2-135m-draft", precision));
+        let mut loaded = loaded(&in_precision("notes", precision));
         let rows = rows(&loaded);
         let drafted = &in_order(&mut loaded.drafters[0], &rows, &[0])[&0];
         assert_eq!(drafted.ended, Ended::EndOfText);

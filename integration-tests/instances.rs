@@ -87,6 +87,32 @@ fn int8_says_nearly_what_fp32_says_and_the_answer_names_its_precision() {
 }
 
 #[test]
+fn rows_that_int8_leaves_close_have_the_scores_of_fp32_and_the_others_those_of_int8() {
+    let mut fp32 = loaded(&tiny(Precision::Fp32));
+    let mut int8 = loaded(&tiny(Precision::Int8));
+    let rows = &five_hundred(&fp32)[..40];
+    let (exact, rough) = (classify(&mut fp32, rows), classify(&mut int8, rows));
+    let mut leads: Vec<f64> = rough.iter().map(lead).collect();
+    leads.sort_by(f64::total_cmp);
+    let margin = (leads[19] + leads[20]) / 2.0;
+
+    let mut both = loaded(&ModelSettings { recheck_margin: margin, ..tiny(Precision::Int8) });
+
+    assert_eq!(both.info.precision, format!("int8 rechecked in fp32 within {margin}"));
+    let settled = classify(&mut both, rows);
+    for ((exact, rough), settled) in exact.iter().zip(&rough).zip(&settled) {
+        let expected = if lead(rough) < margin { exact } else { rough };
+        assert!(difference(std::slice::from_ref(expected), std::slice::from_ref(settled)) <= 1e-5);
+    }
+}
+
+fn lead(scores: &RowScores) -> f64 {
+    let mut scores = scores.scores();
+    scores.sort_by(|a, b| b.total_cmp(a));
+    scores[0] - scores[1]
+}
+
+#[test]
 fn a_precision_that_the_folder_lacks_is_refused_with_those_it_has() {
     let message = refusal(&tiny(Precision::Fp16)).to_string();
     assert!(message.contains("model.precision is fp16 and the folder has fp32, int8"), "{message}");

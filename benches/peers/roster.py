@@ -18,7 +18,7 @@ class Entry:
     ours: bool = False
 
 
-MODEL = "smollm2-135m-fp32"  # below the models' folder; holds int8 as well
+MODEL = "misinformation"  # below the models' folder; holds int8 as well
 BASELINE = "ONNX Runtime, naive"
 
 

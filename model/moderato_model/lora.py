@@ -35,12 +35,14 @@ def merged(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
         if name not in pairs:
             return weight
         a, b = pairs[name]
-        return weight + np.float32(scale) * (b @ a)
+        # Sums of float16 products are exact in float64, in any order: every machine merges to the same bits.
+        return (weight + scale * (b.astype(np.float64) @ a.astype(np.float64))).astype(np.float32)
 
     files = [(name, sha256_of(folder / name)) for name in (CONFIG, WEIGHTS)]
     source = checkpoint.source
     digest = combined_sha256([("base", source.sha256), *files])
-    return replace(checkpoint, read=read, source=Source(f"{source.kind}+lora", f"{source.ref} + {folder.name}", digest))
+    name = f"{checkpoint.name}+{folder.name}"
+    return replace(checkpoint, name=name, read=read, source=Source(f"{source.kind}+lora", f"{source.ref} + {folder.name}", digest))
 
 
 def _scale(folder: Path) -> float:

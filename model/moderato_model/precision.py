@@ -72,9 +72,14 @@ class Int8Precision(FloatPrecision):
 
 
 def quantise_rows(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric int8 in -127..127 with one float32 scale per row (output channel)."""
-    scales = np.abs(matrix).max(axis=1) / np.float32(127)
-    scales = np.where(scales == 0, np.float32(1), scales).astype(np.float32)
+    """Symmetric int8 in -127..127 with one float32 scale per row (output channel).
+
+    A scale keeps 16 bits: processors differ in the last bits of a product, and the same folder is to come out of all.
+    """
+    scales = np.abs(matrix).max(axis=1) / 127
+    scales = np.where(scales == 0, 1, scales)
+    part, power = np.frexp(scales)
+    scales = np.ldexp(np.rint(part * 2**16) / 2**16, power).astype(np.float32)
     return np.rint(matrix / scales[:, None]).astype(np.int8), scales
 
 

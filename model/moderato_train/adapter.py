@@ -5,16 +5,36 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from moderato_model.errors import ExportError
+from safetensors.torch import load_file, save_file
 
 from .llama import PARTS, Llama
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+CARD = "training.json"
+
+
+def load(model: Llama, folder: Path) -> dict:
+    """The adapter of `folder` in place of the model's new one; gives its card."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    tensors = load_file(folder / WEIGHTS)
+    shapes = {name: weight.shape for name, weight in model.trainable.items()}
+    if {name: weight.shape for name, weight in tensors.items()} != shapes or config["lora_alpha"] != model.lora.alpha:
+        ours = f"--rank {model.lora.rank} --first-layer {model.lora.first_layer}"
+        theirs = f"r {config['r']}, lora_alpha {config['lora_alpha']}, layers {min(config.get('layers_to_transform') or [0])} and up"
+        raise ExportError(f"{folder}: an adapter of another form ({theirs}) than {ours} makes; give its rank and first layer")
+    for name, weight in tensors.items():
+        model.trainable[name].data.copy_(weight)
+    card = folder / CARD
+    return json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
 
 
 def save(model: Llama, folder: Path, base: str, card: dict) -> None:
     """Matrices as float16: half the size, and far finer than what training moves."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: weight.detach().to("cpu", torch.float16).contiguous() for name, weight in model.trainable.items()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -27,7 +47,7 @@ def save(model: Llama, folder: Path, base: str, card: dict) -> None:
         "bias": "none",
         "inference_mode": True,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    digest = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     text = json.dumps({"sha256": digest} | card, indent=2, ensure_ascii=False)
-    (folder / "training.json").write_text(text + "\n", encoding="utf-8")
+    (folder / CARD).write_text(text + "\n", encoding="utf-8")

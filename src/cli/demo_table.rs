@@ -19,18 +19,21 @@ const EXCERPT: usize = 48;
 pub(super) struct Row {
     pub(super) post: String,
     excerpt: String,
-    label: String,
+    pub(super) label: String,
     score: Option<f64>,
     action: Option<Action>,
     tokens: String,
     source: Option<Source>,
     pub(super) ms: f64,
+    /// Whether whoever wrote the sample gave it the same label.
+    as_meant: bool,
 }
 
 #[derive(Deserialize)]
 struct Text {
     id: String,
     text: String,
+    label: Option<String>,
 }
 
 impl Row {
@@ -44,8 +47,10 @@ impl Row {
             .find(|line| line.contains(&needle))
             .and_then(|line| serde_json::from_str::<Text>(line).ok());
         let (seen, total) = (data.input.tokens_seen, data.input.tokens_total);
+        let meant = text.as_ref().and_then(|text| text.label.as_deref());
         Self {
-            excerpt: text.map(|text| excerpt(&text.text)).unwrap_or_default(),
+            as_meant: meant == Some(&*data.verdict.label),
+            excerpt: text.as_ref().map(|text| excerpt(&text.text)).unwrap_or_default(),
             post,
             label: if data.verdict.abstained {
                 format!("{}?", data.verdict.label)
@@ -65,7 +70,22 @@ impl Row {
         let text: Option<Text> = serde_json::from_slice(value).ok();
         let (post, excerpt) = text.map_or_else(Default::default, |text| (text.id, excerpt(&text.text)));
         let label = format!("dead letter: {reason}");
-        Self { post, excerpt, label, score: None, action: None, tokens: String::new(), source: None, ms: 0.0 }
+        Self {
+            post,
+            excerpt,
+            label,
+            score: None,
+            action: None,
+            tokens: String::new(),
+            source: None,
+            ms: 0.0,
+            as_meant: false,
+        }
+    }
+
+    /// Whether a person should look at the post.
+    pub(super) fn flagged(&self) -> bool {
+        self.action.is_some_and(|action| action != Action::Allow)
     }
 
     fn cells(&self) -> [String; 8] {
@@ -83,14 +103,19 @@ impl Row {
     }
 }
 
-/// A text on one line: controls, line ends and characters that turn or hide text become blanks.
+/// The beginning of a text, on one line.
 fn excerpt(text: &str) -> String {
+    let line: String = plain(text).chars().take(EXCERPT).collect();
+    if text.chars().nth(EXCERPT).is_some() { format!("{line}…") } else { line }
+}
+
+/// A text on one line: controls, line ends and characters that turn or hide text become blanks.
+pub(super) fn plain(text: &str) -> String {
     let hidden = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
     };
-    let line: String = text.chars().take(EXCERPT).map(|c| if hidden(c) { ' ' } else { c }).collect();
-    if text.chars().nth(EXCERPT).is_some() { format!("{line}…") } else { line }
+    text.chars().map(|c| if hidden(c) { ' ' } else { c }).collect()
 }
 
 /// All rows.
@@ -125,7 +150,7 @@ pub(super) fn totals(rows: &[Row], tally: &Tally, took: Duration) -> String {
     let model_seconds = read(&tally.model_nanos) as f64 / 1e9;
     format!(
         "{} posts in {:.1} s: {:.1} posts/s ({:.1} s of it in {} runs of the model)\n\
-         labels: {}\n\
+         labels: {}; {} of them as the samples' author meant\n\
          actions: {} allow, {} review, {} act\n\
          answered by the model {}, by the cache {}, by a twin in flight {}\n\
          tokens: {} of posts run, {} of the prompt not run again because it is shared\n\
@@ -136,6 +161,7 @@ pub(super) fn totals(rows: &[Row], tally: &Tally, took: Duration) -> String {
         model_seconds,
         read(&tally.runs),
         labels.join(", "),
+        rows.iter().filter(|row| row.as_meant).count(),
         action(Action::Allow),
         action(Action::Review),
         action(Action::Act),

@@ -1,7 +1,7 @@
 //! The road without Kafka: lines in, lines out. What `classify`, `eval` and `draft` share.
 
-use std::io::{self, BufRead};
-use std::sync::Arc;
+use std::io::{self, BufRead, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,28 @@ use crate::pipeline::outlet::{Lines, Outlet};
 use crate::pipeline::tally::Tally;
 use crate::pipeline::{Road, Work};
 use crate::receipt::{Envelope, Headers, Offset, Original, RawMessage};
+
+/// What the road wrote, kept for the verb to show.
+#[derive(Clone, Default)]
+pub(super) struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Captured {
+    /// All of it.
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// A line as a record.
 pub(super) struct Line {

@@ -13,6 +13,7 @@ mod check;
 mod classify;
 mod dead_letters;
 mod demo;
+mod demo_notes;
 mod demo_table;
 mod draft;
 mod eval;

@@ -226,12 +226,17 @@ impl Checker {
                 format!("`{library}` is not a file: libonnxruntime.so.1.31.1 of the onnxruntime==1.31.1 wheel")
             });
         }
+        let margin = raw.recheck_margin;
+        self.require((0.0..=1.0).contains(&margin), "model.recheck_margin", || {
+            format!("{margin} is no distance of two scores, 0 to 1, such as 0.05")
+        });
         ModelSettings {
             path,
             onnxruntime: raw.onnxruntime.as_ref().map(PathBuf::from),
             device,
             strict: raw.strict,
             precision: raw.precision,
+            recheck_margin: margin,
             instances: raw.instances.number(),
             threads: raw.threads.number(),
             require_manifest: raw.require_manifest,

@@ -137,6 +137,8 @@ pub struct ModelSettings {
     pub strict: Strict,
     /// Which of the folder's precisions.
     pub precision: Precision,
+    /// Rows of int8 whose two best scores lie closer are run again in fp32; 0: none.
+    pub recheck_margin: f64,
     /// Runs at the same time, if the configuration says.
     pub instances: Option<usize>,
     /// Threads of one run, if the configuration says.

@@ -127,6 +127,10 @@ pub struct RawModel {
     /// Which of the folder's precisions: `exported` is the folder's own. `auto` judges the sample posts with each at
     /// start and takes the fastest that gives fp32's label to at least 99 % of them.
     pub precision: RawPrecision,
+    /// With int8 on the CPU, a post whose two best scores lie closer than this is run again in fp32, where the folder has
+    /// it: integer products move scores, and only where they are close does a label depend on it. 0: never; spares the
+    /// memory for the second set of weights.
+    pub recheck_margin: f64,
     /// Runs of the model at the same time, over one copy of the weights: `auto` takes one for each core on a CPU, and one
     /// on a GPU or for a graph in Hugging Face's convention.
     pub instances: Count,
@@ -340,6 +344,7 @@ impl Default for RawModel {
             device: RawDevice::default(),
             device_id: 0,
             precision: RawPrecision::default(),
+            recheck_margin: 0.05,
             instances: Count::AUTO,
             threads: Count::AUTO,
             strict: Strict::default(),

@@ -1,6 +1,6 @@
 //! From a verified folder to instances that are warm: which graph, how many at once, with which threads.
 
-use std::{collections::BTreeMap, thread};
+use std::{cell::OnceCell, collections::BTreeMap, thread};
 
 use super::{
     Device, GraphChoice, ModelConfig, ModelError, ModelSettings, Prompt,
@@ -11,15 +11,21 @@ use super::{
     manifest::{Folder, Graph},
     prefix::PrefixCache,
     provider,
+    recheck::Recheck,
     session::{Opening, Runtime},
     shapes::{Bounds, Shapes},
     shared::SharedSession,
 };
 use ort::session::Session;
 
+/// The precision that others are measured by.
+pub(super) const EXACT: &str = "fp32";
+
 /// A graph, and instances of it that have run.
 pub(super) struct Ready {
     pub graph: Graph,
+    /// What the scores are computed in.
+    pub precision: String,
     pub instances: Vec<Instance>,
     /// Nodes that each execution provider got.
     pub nodes: BTreeMap<String, usize>,
@@ -55,26 +61,42 @@ pub(super) struct Builder<'a> {
     pub folder: &'a Folder,
     pub config: &'a ModelConfig,
     pub model_digest: &'a str,
+    /// The folder's own graph, once it is open: what compares with it or falls back on it opens it once.
+    pub own: OnceCell<SharedSession>,
 }
 
 impl Builder<'_> {
     /// Loads the folder's graph of one precision, or its own, and runs the largest shapes once.
     pub(super) fn ready(&self, precision: Option<&str>) -> Result<Ready, ModelError> {
         let (choice, own) = choose(self.settings.graph, self.folder, self.config.fallback())?;
-        let graph = match precision {
-            Some(name) if name != own.precision => self.further(name, &own)?,
-            _ => own,
+        let (graph, exact) = match precision {
+            Some(name) if name != own.precision => (self.further(name, &own)?, Some(own)),
+            _ => (own, None),
         };
         check_operators(&graph, &self.settings.device)?;
+        let exact = exact.filter(|exact| self.rechecks(&graph, exact));
         let mut instances = match choice {
-            GraphChoice::Classify | GraphChoice::Auto => self.cascade(&graph)?,
+            GraphChoice::Classify | GraphChoice::Auto => self.cascade(&graph, exact.as_ref())?,
             GraphChoice::FullSharedPrompt => self.full(&graph, true)?,
             GraphChoice::FullWholePrompt => self.full(&graph, false)?,
         };
         let assignment = instances.first().map(Instance::assignment).transpose()?.unwrap_or_default();
         provider::hold(&self.settings.device, self.settings.strict, &assignment)?;
         self.warm_up(&mut instances)?;
-        Ok(Ready { graph, instances, nodes: assignment.nodes() })
+        let precision = match exact {
+            Some(exact) => {
+                format!("{} rechecked in {} within {}", graph.precision, exact.precision, self.settings.recheck_margin)
+            }
+            None => graph.precision.clone(),
+        };
+        let precision = provider::precision(precision, &self.settings.device);
+        Ok(Ready { graph, precision, instances, nodes: assignment.nodes() })
+    }
+
+    /// Whether close rows of one graph are run again by the other.
+    fn rechecks(&self, graph: &Graph, exact: &Graph) -> bool {
+        let margin = self.settings.recheck_margin;
+        margin > 0.0 && self.settings.device.is_cpu() && graph.precision == "int8" && exact.precision == EXACT
     }
 
     /// All at once, as they will run, so that what does not fit into memory fails before the first post.
@@ -104,7 +126,7 @@ impl Builder<'_> {
     }
 
     /// The classify graph; the full one computes the prompt's cache and is closed again, weights and all.
-    fn cascade(&self, graph: &Graph) -> Result<Vec<Instance>, ModelError> {
+    fn cascade(&self, graph: &Graph, exact: Option<&Graph>) -> Result<Vec<Instance>, ModelError> {
         let cache = graph.contract.cache();
         let full = full_beside(graph, self.folder, self.config.fallback())?;
         let inputs = full_inputs(&full)?;
@@ -112,9 +134,24 @@ impl Builder<'_> {
         let mut session = self.open(&full, instances * threads, true)?;
         let prefix = inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?.into_tensors()?;
         drop(session);
+        let session = self.shared(graph, threads)?;
+        let exact = exact.map(|exact| self.shared(exact, threads)).transpose()?;
+        let engine = |session: &SharedSession| CascadeEngine::new(session.clone(), &prefix, self.prompt.label_ids());
+        let recheck = |session| engine(session).map(|engine| Recheck::new(engine, self.settings.recheck_margin));
+        let instance = |_| Ok(Instance::cascade(engine(&session)?, exact.as_ref().map(recheck).transpose()?));
+        (0..instances).map(instance).collect()
+    }
+
+    /// A graph's session; the folder's own is opened once.
+    fn shared(&self, graph: &Graph, threads: usize) -> Result<SharedSession, ModelError> {
+        if let Some(own) = self.own.get().filter(|_| graph.precision == EXACT) {
+            return Ok(own.clone());
+        }
         let session = SharedSession::new(self.open(graph, threads, false)?);
-        let engine = |_| CascadeEngine::new(session.clone(), &prefix, self.prompt.label_ids());
-        (0..instances).map(|index| engine(index).map(Instance::cascade)).collect()
+        if graph.precision == EXACT {
+            let _ = self.own.set(session.clone());
+        }
+        Ok(session)
     }
 
     /// A run of this convention lends its inputs, so each instance needs a session of its own: one unless told otherwise.

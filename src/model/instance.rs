@@ -5,6 +5,7 @@ use super::{
     cascade::CascadeEngine,
     error::{ModelError, run_failed},
     full::FullEngine,
+    recheck::Recheck,
     scores::RowScores,
 };
 use crate::config::BatchLimits;
@@ -12,6 +13,7 @@ use crate::config::BatchLimits;
 /// One thread's way to run a loaded model. `&mut` throughout: it does one run at a time.
 pub struct Instance {
     engine: Engine,
+    recheck: Option<Recheck>,
 }
 
 enum Engine {
@@ -30,12 +32,12 @@ impl std::fmt::Debug for Instance {
 }
 
 impl Instance {
-    pub(super) fn cascade(engine: CascadeEngine) -> Self {
-        Self { engine: Engine::Cascade(Box::new(engine)) }
+    pub(super) fn cascade(engine: CascadeEngine, recheck: Option<Recheck>) -> Self {
+        Self { engine: Engine::Cascade(Box::new(engine)), recheck }
     }
 
     pub(super) fn full(engine: FullEngine) -> Self {
-        Self { engine: Engine::Full(Box::new(engine)) }
+        Self { engine: Engine::Full(Box::new(engine)), recheck: None }
     }
 
     /// Scores rows of post and tail ids, in their order. Rows may differ in length and do not affect each other.
@@ -49,6 +51,10 @@ impl Instance {
         let scores = match &mut self.engine {
             Engine::Cascade(engine) => engine.classify(rows)?,
             Engine::Full(engine) => engine.classify(rows)?,
+        };
+        let scores = match &mut self.recheck {
+            Some(recheck) => recheck.settle(rows, scores)?,
+            None => scores,
         };
         if scores.iter().all(RowScores::is_finite) {
             return Ok(scores);
@@ -71,9 +77,13 @@ impl Instance {
         const SHORT: usize = 32;
         let tokens = limits.max_tokens.max(1);
         let long = vec![id; tokens.min(longest_row.max(1))];
-        self.classify(&[&long])?;
         let short = vec![id; SHORT.min(long.len())];
-        self.classify(&vec![short.as_slice(); (tokens / short.len()).clamp(1, limits.max_posts.max(1))])?;
+        for run in
+            [vec![long.as_slice()], vec![short.as_slice(); (tokens / short.len()).clamp(1, limits.max_posts.max(1))]]
+        {
+            self.classify(&run)?;
+            self.recheck.as_mut().map(|recheck| recheck.all(&run)).transpose()?;
+        }
         Ok(())
     }
 }

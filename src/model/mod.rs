@@ -21,6 +21,7 @@ mod precision;
 mod prefix;
 mod prompt;
 mod provider;
+mod recheck;
 mod scan;
 mod scores;
 mod session;
@@ -31,7 +32,7 @@ mod tokenizer;
 mod wire;
 mod words;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeMap, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -137,8 +138,9 @@ pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelEr
         folder: &folder,
         config: &config,
         model_digest: &model_digest,
+        own: OnceCell::new(),
     };
-    let Ready { graph, instances, nodes } = match settings.precision {
+    let Ready { graph, precision, instances, nodes } = match settings.precision {
         Precision::Auto => precision::fastest_that_agrees(&builder)?,
         Precision::Exported => builder.ready(None)?,
         Precision::Fp32 | Precision::Fp16 | Precision::Int8 => builder.ready(Some(settings.precision.name()))?,
@@ -152,7 +154,7 @@ pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelEr
         policy_digest: policy.digest().to_owned(),
         nodes,
         contract: graph.contract.describe(),
-        precision: provider::precision(graph.precision, &settings.device),
+        precision,
         provider: settings.device.name(),
         onnxruntime_version: runtime.version.clone(),
         prompt_tokens: prompt.prefix_ids().len(),

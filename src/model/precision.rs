@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tracing::info;
 
 use super::{
-    builder::{Builder, Ready},
+    builder::{Builder, EXACT, Ready},
     error::ModelError,
     instance::Instance,
 };
@@ -21,7 +21,6 @@ use crate::{
 const AGREEMENT: f64 = 0.99;
 /// Padded tokens of a run while measuring; enough for any precision to reach its speed.
 const RUN_TOKENS: usize = 512;
-const EXACT: &str = "fp32";
 
 /// The fastest graph that agrees, and the reason logged.
 pub(super) fn fastest_that_agrees(builder: &Builder<'_>) -> Result<Ready, ModelError> {
@@ -29,7 +28,7 @@ pub(super) fn fastest_that_agrees(builder: &Builder<'_>) -> Result<Ready, ModelE
     let further = builder.folder.further_precisions("classify");
     if taken.graph.precision != EXACT || further.is_empty() {
         let reason = "the folder has no other precision beside fp32 to compare with";
-        info!(precision = %taken.graph.precision, reason, "precision chosen");
+        info!(precision = %taken.precision, reason, "precision chosen");
         return Ok(taken);
     }
     let rows = calibration_rows(builder)?;
@@ -42,7 +41,7 @@ pub(super) fn fastest_that_agrees(builder: &Builder<'_>) -> Result<Ready, ModelE
         let speed = exact.took.as_secs_f64() / judged.took.as_secs_f64();
         let take = agreement >= AGREEMENT && judged.took < fastest;
         info!(
-            precision = %name, taken = take, posts = rows.len(),
+            precision = %candidate.precision, taken = take, posts = rows.len(),
             agreement = format!("{:.1} % (at least {:.1} % is asked for)", 100.0 * agreement, 100.0 * AGREEMENT),
             speed = format!("{speed:.2} times fp32"), "precision measured"
         );
@@ -50,7 +49,7 @@ pub(super) fn fastest_that_agrees(builder: &Builder<'_>) -> Result<Ready, ModelE
             (taken, fastest) = (candidate, judged.took);
         }
     }
-    info!(precision = %taken.graph.precision, "precision chosen");
+    info!(precision = %taken.precision, "precision chosen");
     Ok(taken)
 }
 

@@ -28,6 +28,13 @@ impl RowScores {
         (1.0 - inside).clamp(0.0, 1.0)
     }
 
+    /// How far the greatest score is ahead of the next; 1 where there is no next.
+    pub(super) fn lead(&self) -> f64 {
+        let mut scores = self.scores();
+        scores.sort_by(|a, b| b.total_cmp(a));
+        scores.first().unwrap_or(&1.0) - scores.get(1).unwrap_or(&0.0)
+    }
+
     /// Whether every number is one.
     pub(super) fn is_finite(&self) -> bool {
         self.log_normalizer.is_finite() && self.logits.iter().all(|logit| logit.is_finite())
@@ -66,6 +73,13 @@ mod tests {
     fn scores_are_the_softmax() {
         let scores = row(&[0.0, std::f32::consts::LN_2], 2.0).scores();
         assert!((scores[0] - 1.0 / 3.0).abs() < 1e-7 && (scores[1] - 2.0 / 3.0).abs() < 1e-7);
+    }
+
+    #[test]
+    fn the_lead_is_the_distance_of_the_two_greatest() {
+        let ln = |score: f32| score.ln();
+        assert!((row(&[ln(0.25), ln(0.05), ln(0.4), ln(0.3)], 0.0).lead() - 0.1).abs() < 1e-6);
+        assert_eq!(row(&[1.0], 1.0).lead(), 1.0);
     }
 
     #[test]

@@ -11,7 +11,7 @@ from serve import LeftOut
 # The policy's prompt is lengthened to this, for every engine alike: what a policy with examples takes.
 PROMPT_TOKENS = 400
 # Beside the model that judges: the same numbers, and the graphs that write.
-DRAFT_MODEL = "smollm2-135m-draft"
+DRAFT_MODEL = "notes"
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = Path(os.environ.get("MODERATO_BENCH_PROGRAM", ROOT / "target/release/moderato"))
 
