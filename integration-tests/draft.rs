@@ -5,11 +5,16 @@
 use std::collections::BTreeMap;
 
 use moderato::model::{
-    DraftLimits, Drafted, Drafter, Ended, GraphChoice, InputLimit, LoadedDraft, ModelError, ModelSettings, OnOverlong,
+    DraftLimits, Drafted, Drafter, GraphChoice, InputLimit, LoadedDraft, ModelError, ModelSettings, OnOverlong,
     Precision, load_draft,
 };
+use moderato::samples;
+use serde_json::json;
 
 use crate::model::{folder, settings};
+use crate::support::pool::lines;
+use crate::support::repository;
+use crate::support::worker::Setup;
 
 const PROMPT: &str = "You are a helpful assistant. Answer in one short sentence.";
 const LIMITS: DraftLimits = DraftLimits { max_rows: 3, max_input_tokens: 40, max_new_tokens: 24 };
@@ -106,14 +111,27 @@ fn what_is_written_in_int8_does_not_depend_on_who_comes_and_goes() {
 }
 
 #[test]
-fn a_model_ends_its_text_by_itself_in_float_and_in_int8() {
-    for precision in [Precision::Fp32, Precision::Int8] {
-        let mut loaded = loaded(&in_precision("notes", precision));
-        let rows = rows(&loaded);
-        let drafted = &in_order(&mut loaded.drafters[0], &rows, &[0])[&0];
-        assert_eq!(drafted.ended, Ended::EndOfText);
-        assert!(drafted.text.contains("Paris") && !drafted.text.contains("<|"), "{}", drafted.text);
-        assert!(drafted.tokens < MOST[0]);
+fn the_default_model_writes_notes_that_end_by_themselves_and_pass_every_check_in_float_and_in_int8() {
+    let with_evidence = samples::POSTS.lines().filter(|line| line.contains("\"evidence\"")).take(2);
+    let posts: String = with_evidence.map(|line| format!("{line}\n")).collect();
+    for precision in ["fp32", "int8"] {
+        let config = format!(
+            "model: {{path: '{}', precision: {precision}}}\npolicy: '{}'\n",
+            folder("notes").display(),
+            repository("model/policies/note.md").display()
+        );
+
+        let notes = lines(&Setup::new(config).verb("draft").output(posts.as_bytes()).stdout);
+
+        assert_eq!(notes.len(), 2);
+        for note in notes.iter().map(|line| &line["data"]["note"]) {
+            assert_eq!(
+                (&note["fixed_form"], &note["checks"]["ends_as_sentence"]),
+                (&json!(false), &json!(true)),
+                "{note}"
+            );
+            assert_eq!(note["citations"], json!(["e1"]));
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! `kafka.delivery: exactly_once` on a real broker, seen as its readers see it: committed transactions only.
 
 use std::collections::BTreeMap;
-use std::thread;
 
 use serde_json::json;
 
@@ -130,7 +129,7 @@ fn a_second_worker_of_the_same_id_fences_the_first_which_says_so_and_ends() {
     let pool = Pool::new(&kafka, 2);
     let mut first = worker(&pool, "same").start();
     first.wait_for_log("\"partitions assigned\"");
-    let second = worker(&pool, "same").start();
+    let mut second = worker(&pool, "same").start();
     // Until the second has opened its producer, the first may judge everything and have nothing left to be fenced at.
     second.wait_for_log("\"partitions assigned\"");
     pool.post(posts("p", 2000));

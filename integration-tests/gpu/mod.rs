@@ -27,6 +27,7 @@ fn loaded(folder: &str, device: Device) -> Result<Loaded, ModelError> {
         device,
         // Work that stays on the CPU is a fault of the exporter or of ONNX Runtime, to be known.
         strict: Strict::Fail,
+        recheck_margin: 0.0,
         precision: Precision::Exported,
         prompt_tokens: None,
         threads: Some(std::thread::available_parallelism().unwrap().get()),
