@@ -171,16 +171,18 @@ fn a_set_of_two_labels_is_judged_among_these_two() {
 }
 
 #[test]
-fn the_same_precision_again_changes_nothing_and_int8_is_measured_beside_fp32() {
-    let setup =
-        eval().argument("--compare").argument("precision=fp32").argument("--compare").argument("precision=int8");
+fn the_same_precision_again_changes_nothing_and_int8_is_measured_beside_fp32_with_and_without_a_second_look() {
+    let compared = ["precision=fp32", "precision=int8,recheck_margin=0", "precision=int8"];
+    let setup = compared.iter().fold(eval(), |setup, settings| setup.argument("--compare").argument(*settings));
 
     let report = report(setup, &set());
 
+    let precision = |at: usize| report["parity"][at]["judge"]["precision"].as_str().unwrap();
+    let moved = |settings: &str| value(&report, &format!("parity.{settings}.mean_difference"));
     assert_eq!(report["parity"][0]["labels_differ"], 0);
-    assert!(value(&report, "parity.precision=fp32.max_difference") < 1e-6);
-    assert_eq!(report["parity"][1]["judge"]["precision"], "int8");
-    assert!(value(&report, "parity.precision=int8.max_difference") > 0.0);
+    assert!(moved("precision=fp32") < 1e-6);
+    assert_eq!([precision(1), precision(2)], ["int8", "int8 rechecked in fp32 within 0.05"]);
+    assert!(moved("precision=int8,recheck_margin=0") > moved("precision=int8"));
     assert!(value(&report, "parity.precision=int8.labels_differ") <= 1.0);
 }
 

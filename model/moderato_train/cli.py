@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", action="append", required=True, metavar="FILE[@SHARE]", help="labelled JSONL, or a share of it")
     parser.add_argument("--val", action="append", required=True, metavar="FILE[@SHARE]")
     parser.add_argument("--exclude", action="append", default=[], metavar="FILE", help="JSONL whose texts must not be trained on")
-    parser.add_argument("--leave-out", action="append", default=[], metavar="FAMILY", help="attack family not to train on")
+    parser.add_argument("--leave-out", action="append", default=[], metavar="FAMILY", help="attack family not to train on: one of our own, or what `attack` says in a data file")
     parser.add_argument("--leave-source-out", action="append", default=[], metavar="SOURCE", help="rows of this source are not trained on")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch", type=int, default=48)
@@ -72,7 +72,7 @@ def _labels_of_posts(options: argparse.Namespace) -> None:
     worker = rows.Worker(options.program, options.model, options.max_tokens)
     prompts = [worker.prompt(policy) for policy in options.policy]
     tested = {rows.plain(json.loads(line)["text"]) for name in options.exclude for line in open(name, encoding="utf-8")}
-    train = [example for source in options.train for example in rows.read(source, labels, draw, tuple(options.leave_source_out))]
+    train = [example for source in options.train for example in rows.read(source, labels, draw, (*options.leave_source_out, *options.leave_out))]
     train = rows.without(train, tested)
     val = [example for source in options.val for example in rows.read(source, labels, draw)]
     families = [family for family in FAMILIES if family not in options.leave_out]

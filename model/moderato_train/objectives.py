@@ -17,6 +17,10 @@ class Rows:
     wanted: list[int]
 
 
+# Weight of the probability that leaves the labels for other tokens: enough that `outside_labels` of a verdict keeps its meaning.
+OUTSIDE = 0.1
+
+
 class Labels:
     """Cross-entropy over the labels' tokens, with some of their prior taken from the model's shoulders."""
 
@@ -27,22 +31,25 @@ class Labels:
 
     def loss(self, model: Llama, rows: Rows, picked: list[int], prompt: torch.Tensor) -> torch.Tensor:
         wanted = torch.tensor([rows.wanted[n] for n in picked], device=self.device)
-        scores = self._scores(model, rows, picked, prompt) + self.shift
-        return F.cross_entropy(scores, wanted, label_smoothing=self.smoothing)
+        everything = model.logits(self._states(model, rows, picked, prompt))
+        labels = everything[:, self.tokens]
+        outside = (everything.logsumexp(-1) - labels.logsumexp(-1)).mean()
+        return F.cross_entropy(labels + self.shift, wanted, label_smoothing=self.smoothing) + OUTSIDE * outside
 
     @torch.no_grad()
     def check(self, model: Llama, rows: Rows, prompt: torch.Tensor) -> dict:
         """Accuracy, macro-F1, AUC of the first label, and loss."""
         order = _by_length(rows)
-        z = torch.cat([self._scores(model, rows, part, prompt) for part in _parts(order, 64)])
+        states = (self._states(model, rows, part, prompt) for part in _parts(order, 64))
+        z = torch.cat([model.logits(some, self.tokens) for some in states])
         truth = torch.tensor([rows.wanted[n] for n in order], device=self.device)
         loss = F.cross_entropy(z + self.shift, truth).item()
         return quality(z.cpu().numpy(), truth.cpu().numpy()) | {"loss": round(loss, 4)}
 
-    def _scores(self, model: Llama, rows: Rows, picked: list[int], prompt: torch.Tensor) -> torch.Tensor:
+    def _states(self, model: Llama, rows: Rows, picked: list[int], prompt: torch.Tensor) -> torch.Tensor:
         ids, width = padded([rows.ids[n] for n in picked], self.device)
         last = [at * width + len(rows.ids[n]) - 1 for at, n in enumerate(picked)]
-        return model.logits(model.states(prompt, ids, torch.tensor(last, device=self.device)), self.tokens)
+        return model.states(prompt, ids, torch.tensor(last, device=self.device))
 
 
 class Notes:

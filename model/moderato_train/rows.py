@@ -86,7 +86,7 @@ class Worker:
 def read(source: str, labels: list[str], draw: random.Random, left_out: tuple[str, ...] = ()) -> list[Example]:
     """`FILE` or `FILE@SHARE`: lines with text, label and perhaps evidence (a text, or pieces with id and quote).
 
-    Lines whose field `source` is in `left_out` are passed over.
+    Lines whose field `source` or `attack` is in `left_out` are passed over.
     """
     name, share = split(source)
     examples = []
@@ -100,7 +100,7 @@ def read(source: str, labels: list[str], draw: random.Random, left_out: tuple[st
                 raise DataError(f"{name}, line {number}: {error!r}; each line is JSON with text and label") from error
             if label not in labels:
                 raise DataError(f"{name}, line {number}: label {label!r} is none of the policy's: {', '.join(labels)}")
-            if text.strip() and row.get("source") not in left_out:
+            if text.strip() and row.get("source") not in left_out and row.get("attack") not in left_out:
                 examples.append(Example(text, labels.index(label), evidence))
     return [example for example in examples if draw.random() < share]
 

@@ -86,6 +86,23 @@ def test_training_learns_and_a_seed_repeats_it(tiny, tmp_path):
     assert files[0] == files[1]
 
 
+def test_what_is_learned_keeps_the_probability_on_the_labels(tiny, tmp_path):
+    rows = Rows([[5, 6, 7 + n % 2] for n in range(64)], [n % 2 for n in range(64)])
+    model = Llama(tiny, Lora(rank=2, alpha=4, first_layer=0, dropout=0.0), seed=1, compiled=False)
+    tokens = [263, 270]
+
+    def inside():
+        with torch.no_grad():
+            states = model.states(torch.tensor(PROMPT), torch.tensor(rows.ids[:2]), torch.tensor([2, 5]))
+            return model.logits(states).softmax(-1)[:, tokens].sum(-1).min().item()
+
+    before = inside()
+    schedule = Schedule(batch=8, tokens=64, learning_rate=1e-2, weight_decay=0.0, warm_up=0.1, seed=3)
+    trainer = Trainer(model, Labels(tokens, np.array([0.5, 0.5]), 1.0, 0.0, "cpu"), [PROMPT], schedule, "cpu")
+    trainer.run([rows] * 6, rows, tmp_path / "a", {"base": "tiny"}, lambda line: None)
+    assert before < 0.1 < 0.8 < inside()
+
+
 def test_only_the_words_of_a_note_are_learned(tiny):
     model = trained(tiny)
     rows = Rows(ROWS, [2, 1, 3])

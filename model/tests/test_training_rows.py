@@ -43,6 +43,12 @@ def test_a_source_can_be_left_out_and_a_share_taken(tmp_path):
     assert 400 < len(rows.read(f"{path}@0.5", LABELS, random.Random(0))) < 600
 
 
+def test_a_family_of_attacks_can_be_left_out_of_a_file(tmp_path):
+    lines = [{"text": family, "label": "no", "attack": family} for family in ("roleplay", "encoded")]
+    kept = rows.read(written(tmp_path, *lines), LABELS, random.Random(0), ("roleplay",))
+    assert [example.text for example in kept] == ["encoded"]
+
+
 def test_an_at_sign_may_stand_in_a_name():
     assert rows.split("a@b.jsonl") == ("a@b.jsonl", 1.0)
     assert rows.split("a@b.jsonl@0.25") == ("a@b.jsonl", 0.25)

@@ -14,7 +14,7 @@ use super::words::{self, Word, is_among, key, words};
 use crate::language;
 
 /// Version of the checks, a part of every note's cache key: raise it with any change to them or to the fixed form.
-pub const REVISION: &str = "checks-1";
+pub const REVISION: &str = "checks-2";
 /// Most characters of a note, links not counted.
 pub const MAX_CHARACTERS: usize = 280;
 /// So many words in a row that also stand in the prompt are the prompt's.
@@ -130,6 +130,7 @@ impl<'a> Checker<'a> {
             author_or_handle_mentioned: count(Check::Author) > 0,
             second_person_or_accusation: count(Check::Address) > 0,
             sarcasm_hashtag_or_emoji: count(Check::Tone) > 0,
+            sentence_repeated: form == Form::Drafted && sentence_repeated(&bare),
             injection_canary_present: count(Check::Canary) > 0,
             prompt_text_present: count(Check::Prompt) > 0,
             disagrees_with_verdict: count(Check::Verdict) > 0,
@@ -289,6 +290,12 @@ fn looks_like_an_id(text: &str) -> bool {
 fn ends_as_sentence(text: &str) -> bool {
     let closing = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '”' | '’' | '»' | ')');
     text.trim_end_matches(closing).ends_with(words::is_end)
+}
+
+fn sentence_repeated(text: &str) -> bool {
+    let mut seen = HashSet::new();
+    let plain = |span| words(&text[span]).iter().map(|word| &*word.key).collect::<Vec<_>>().join(" ");
+    words::sentences(text).into_iter().map(plain).filter(|sentence| !sentence.is_empty()).any(|one| !seen.insert(one))
 }
 
 /// Whether what stands before says no to what follows.

@@ -65,6 +65,7 @@ fn each_breach_is_named() {
         ("There is, of course, no evidence for it [e1].", &[Check::Tone]),
         ("There is no evidence for #garlic [e1].", &[Check::Tone]),
         ("There is no evidence for garlic 🧄 [e1].", &[Check::Tone]),
+        ("There is no evidence for it [e1]. There is no evidence, for it.", &[Check::Repetition]),
         ("It is true that garlic protects people [e1].", &[Check::Verdict]),
         ("The claim is false, for there is no evidence [e1].", &[Check::Verdict]),
         ("There is no evidence for it [e3].", &[Check::CitationUnknown, Check::CitationMissing]),

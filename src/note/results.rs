@@ -27,6 +27,8 @@ pub enum Check {
     Address,
     /// Sarcasm, a hashtag or an emoji.
     Tone,
+    /// A sentence stands there twice.
+    Repetition,
     /// The note does not agree with the verdict, or rules in its own name.
     Verdict,
     /// Another language than the post's.
@@ -53,6 +55,7 @@ impl Check {
             Check::Author => "it speaks of an account or an author",
             Check::Address => "it addresses or accuses somebody",
             Check::Tone => "sarcasm, a hashtag or an emoji",
+            Check::Repetition => "it says a sentence twice",
             Check::Verdict => "it does not agree with the verdict",
             Check::Language => "it is in another language than the post",
             Check::CitationUnknown => "it cites evidence that was not given",
@@ -81,6 +84,8 @@ pub struct NoteChecks {
     pub second_person_or_accusation: bool,
     /// Words such as `obviously`, a hashtag, or an emoji.
     pub sarcasm_hashtag_or_emoji: bool,
+    /// It says a sentence twice; of the fixed form, which quotes the post, this is not asked.
+    pub sentence_repeated: bool,
     /// A code of letters and digits that is not in the evidence, or words of a sentence by which the post speaks to the
     /// machine.
     pub injection_canary_present: bool,
@@ -115,6 +120,7 @@ impl NoteChecks {
             (Check::Author, self.author_or_handle_mentioned),
             (Check::Address, self.second_person_or_accusation),
             (Check::Tone, self.sarcasm_hashtag_or_emoji),
+            (Check::Repetition, self.sentence_repeated),
             (Check::Verdict, self.disagrees_with_verdict),
             (Check::Language, self.language_differs),
             (Check::CitationUnknown, self.citations_not_in_evidence > 0),
