@@ -14,7 +14,7 @@ VENV := .venv/bin/python
 PIP := $(VENV) -m pip install --quiet --disable-pip-version-check --require-hashes
 MODEL := .cache/models/misinformation
 TINY := .cache/models/tiny-fp32
-# What was trained: added to the base's weights on export. Its data forbids commercial use: model/CARD.md.
+# What was trained: added to the base's weights on export. Most of its data has no licence for commercial use: model/CARD.md.
 ADAPTERS := model/adapters
 RESEARCH := --license 'research only: SmolLM2 Apache-2.0, adapter see model/CARD.md'
 # With the graphs that write.

@@ -35,7 +35,7 @@ def merged(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
         if name not in pairs:
             return weight
         a, b = pairs[name]
-        # Sums of float16 products are exact in float64, in any order: every machine merges to the same bits.
+        # Sums of float16 products are exact in float64, in any order: such an adapter merges to the same bits everywhere.
         return (weight + scale * (b.astype(np.float64) @ a.astype(np.float64))).astype(np.float32)
 
     files = [(name, sha256_of(folder / name)) for name in (CONFIG, WEIGHTS)]

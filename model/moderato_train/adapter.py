@@ -6,23 +6,26 @@ from pathlib import Path
 
 import torch
 from moderato_model.errors import ExportError
+from moderato_model.lora import CONFIG, WEIGHTS
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from .llama import PARTS, Llama
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 CARD = "training.json"
 
 
 def load(model: Llama, folder: Path) -> dict:
     """The adapter of `folder` in place of the model's new one; gives its card."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    tensors = load_file(folder / WEIGHTS)
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        rank, alpha, tensors = config["r"], config["lora_alpha"], load_file(folder / WEIGHTS)
+    except (OSError, ValueError, KeyError, SafetensorError) as fault:
+        raise ExportError(f"{folder}: no adapter to begin with ({fault!r}); it has {CONFIG} and {WEIGHTS}") from fault
     shapes = {name: weight.shape for name, weight in model.trainable.items()}
-    if {name: weight.shape for name, weight in tensors.items()} != shapes or config["lora_alpha"] != model.lora.alpha:
+    if {name: weight.shape for name, weight in tensors.items()} != shapes or alpha != model.lora.alpha:
         ours = f"--rank {model.lora.rank} --first-layer {model.lora.first_layer}"
-        theirs = f"r {config['r']}, lora_alpha {config['lora_alpha']}, layers {min(config.get('layers_to_transform') or [0])} and up"
+        theirs = f"r {rank}, lora_alpha {alpha}, layers {min(config.get('layers_to_transform') or [0])} and up"
         raise ExportError(f"{folder}: an adapter of another form ({theirs}) than {ours} makes; give its rank and first layer")
     for name, weight in tensors.items():
         model.trainable[name].data.copy_(weight)

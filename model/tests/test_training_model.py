@@ -65,6 +65,9 @@ def test_training_can_begin_with_an_adapter_of_the_same_form_and_no_other(tiny, 
     assert card["rows"] == 3
     with pytest.raises(ExportError, match="r 2, lora_alpha 4, layers 1 and up.*--rank 4"):
         begin(rank=4)
+    (tmp_path / "a" / "adapter_model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ExportError, match="no adapter to begin with"):
+        begin(rank=2)
 
 
 def test_training_learns_and_a_seed_repeats_it(tiny, tmp_path):
