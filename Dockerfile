@@ -30,7 +30,8 @@ ARG TENSORRT_SHA256
 RUN --mount=type=bind,from=tensorrt-wheel,target=/wheel docker/build tensorrt /libraries /wheel
 
 FROM ${DEBIAN} AS runtime
-RUN --mount=type=bind,source=docker/build,target=/tmp/build /tmp/build runtime-packages
+RUN --mount=type=bind,source=docker/build,target=/tmp/build \
+    /tmp/build runtime-packages && install -d -o 10001 -g 10001 /var/lib/moderato
 COPY --from=build /out /
 ENV ORT_DYLIB_PATH=/usr/local/lib/moderato/libonnxruntime.so.1.31.1
 # The admin port, where `admin.listen` is not on the loopback alone.
