@@ -25,7 +25,7 @@ def values(text):
             comment = [stripped.removeprefix("# -- ")]
         elif stripped.startswith("# ") and comment:
             comment.append(stripped.removeprefix("# "))
-        elif key := re.match(r"( *)([A-Za-z]+):(?: |$)", line):
+        elif key := re.match(r"( *)(\w+):(?: |$)", line):
             path = (*path[: len(key[1]) // 2], key[2])
             default = reduce(dict.__getitem__, path, defaults)
             if comment:

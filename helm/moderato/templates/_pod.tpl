@@ -60,6 +60,7 @@ initContainers:
     command: [/bin/sh, -euc]
     args:
       - |
+        mkdir -p "$MODEL_DIR"
         {{- $worker.model.init.fetch | trim | nindent 8 }}
         echo "$MANIFEST_SHA256  $MODEL_DIR/manifest.json" | sha256sum -c -
     env:
@@ -109,7 +110,7 @@ containers:
       httpGet: {path: /startupz, port: admin}
       periodSeconds: 10
       timeoutSeconds: 5
-      failureThreshold: {{ include "moderato.startupThreshold" $w }}
+      failureThreshold: {{ div (add 9 (include "moderato.startupSeconds" $w)) 10 }}
     readinessProbe:
       httpGet: {path: /readyz, port: admin}
       {{- toYaml $worker.readinessProbe | nindent 6 }}
@@ -194,9 +195,9 @@ volumes:
 {{- end }}
 {{- end }}
 
-{{/* Tries of the startup probe, one each 10 seconds. */}}
-{{- define "moderato.startupThreshold" -}}
+{{/* Seconds that the model may take to load. */}}
+{{- define "moderato.startupSeconds" -}}
 {{- $device := dig "model" "device" "cpu" .config -}}
 {{- $text := default (ternary "30m" "5m" (has $device (list "tensorrt" "tensorrt_rtx"))) .worker.startup.timeout -}}
-{{ div (add 9 (include "moderato.seconds" (dict "key" (printf "%s.startup.timeout" .key) "text" $text))) 10 }}
+{{ include "moderato.seconds" (dict "key" (printf "%s.startup.timeout" .key) "text" $text) }}
 {{- end }}

@@ -1,0 +1,101 @@
+"""Renders the chart with the real helm."""
+
+import functools
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "moderato"
+TOOLS = ROOT / ".cache" / "tools"
+HELM = Path(os.environ.get("MODERATO_TEST_HELM", TOOLS / "helm-4.1.4" / "helm"))
+PROMTOOL = Path(os.environ.get("MODERATO_TEST_PROMTOOL", TOOLS / "promtool" / "promtool"))
+
+SETUPS = {path.stem: path for path in sorted((CHART / "ci").glob("*.yaml"))}
+MINORS = ["1.31", "1.34", "1.37"]
+KINDS = [
+    "keda.sh/v1alpha1",
+    "monitoring.coreos.com/v1/ServiceMonitor",
+    "monitoring.coreos.com/v1/PodMonitor",
+    "monitoring.coreos.com/v1/PrometheusRule",
+]
+
+
+def run(tool, *args, stdin=None):
+    """What the tool did; that it is missing is an error, not a reason to skip."""
+    assert Path(tool).exists(), f"{tool} is missing: .ci/helm and .ci/promtool fetch the tools"
+    return subprocess.run([tool, *map(str, args)], input=stdin, capture_output=True, text=True, check=False)
+
+
+def template(setup, *args, values=None, kinds=KINDS, minor="1.34"):
+    """`helm template` of a setup of `ci/`, with more values over it."""
+    known = [arg for kind in kinds for arg in ("--api-versions", kind)]
+    over = ["-f", "-"] if values else []
+    return run(
+        HELM, "template", "rel", CHART, "--namespace", "moderation", "--kube-version", minor, "-f", SETUPS[setup],
+        *over, *known, *args, stdin=json.dumps(values) if values else None,
+    )
+
+
+def render(setup, values=None, kinds=KINDS, minor="1.34"):
+    """The objects of a setup."""
+    done = template(setup, values=values, kinds=kinds, minor=minor)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+@functools.cache
+def rendered(setup):
+    """The objects of a setup as it stands, to be read only."""
+    return render(setup)
+
+
+def refusal(setup, values, kinds=KINDS):
+    """Why helm renders nothing."""
+    done = template(setup, values=values, kinds=kinds)
+    assert done.returncode != 0, "rendered, although it should not have been"
+    return done.stderr
+
+
+def of_kind(objects, *kinds):
+    return [item for item in objects if item["kind"] in kinds]
+
+
+def only(objects, kind, suffix=""):
+    """The one object of a kind whose name has the suffix."""
+    found = [item for item in of_kind(objects, kind) if item["metadata"]["name"].endswith(suffix)]
+    assert len(found) == 1, [item["metadata"]["name"] for item in found]
+    return found[0]
+
+
+def workloads(objects):
+    return of_kind(objects, "Deployment", "StatefulSet")
+
+
+def pods(objects):
+    """(name, pod spec) of everything that runs, the pods of `helm test` included."""
+    for item in workloads(objects):
+        yield item["metadata"]["name"], item["spec"]["template"]["spec"]
+    for item in of_kind(objects, "Pod"):
+        yield item["metadata"]["name"], item["spec"]
+
+
+def containers(objects):
+    """(name, container) of everything that runs."""
+    for name, spec in pods(objects):
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            yield f"{name}/{container['name']}", container
+
+
+def config(objects, suffix=""):
+    """The worker's configuration, as the pod finds it."""
+    found = [
+        item["data"]["moderato.yaml"]
+        for item in of_kind(objects, "ConfigMap")
+        if "moderato.yaml" in (item.get("data") or {}) and item["metadata"]["name"].endswith(suffix)
+    ]
+    assert len(found) == 1
+    return yaml.safe_load(found[0])
