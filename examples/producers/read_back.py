@@ -1,0 +1,45 @@
+"""For the test of the examples: read_back.py make|compare BROKERS TOPIC
+
+`make` makes the topic. `compare` reads it from its beginning and compares with the lines on standard input: the value as it
+stands, the id as key, a `traceparent` of its own.
+"""
+
+import json
+import re
+import sys
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[01]")
+
+
+def make(brokers: str, topic: str) -> None:
+    client = AdminClient({"bootstrap.servers": brokers})
+    client.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
+
+
+def records(brokers: str, topic: str) -> list:
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": topic, "enable.auto.commit": False, "enable.partition.eof": True})
+    consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+    found = []
+    while (message := consumer.poll(30)) is not None and message.error() is None:
+        found.append(message)
+    consumer.close()
+    assert message is not None, "the broker did not answer within 30 seconds"
+    assert message.error().name() == "_PARTITION_EOF", message.error()
+    return found
+
+
+def compare(brokers: str, topic: str) -> None:
+    found = records(brokers, topic)
+    lines = [line.rstrip(b"\n") for line in sys.stdin.buffer]
+    assert [record.value() for record in found] == lines
+    assert [record.key().decode() for record in found] == [json.loads(line)["id"] for line in lines]
+    traces = [dict(record.headers() or []).get("traceparent", b"") for record in found]
+    assert all(TRACEPARENT.fullmatch(trace) for trace in traces), traces
+    assert len(set(traces)) == len(traces)
+
+
+if __name__ == "__main__":
+    {"make": make, "compare": compare}[sys.argv[1]](*sys.argv[2:])
