@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from charts import CHART, PROMTOOL, of_kind, only, render, rendered, run
+from charts import CHART, PROMTOOL, ROOT, of_kind, only, render, rendered, run
 
 HERE = Path(__file__).parent
 METRICS = yaml.safe_load((HERE / "metrics.yaml").read_text())
@@ -115,6 +115,11 @@ def test_every_alert_says_how_bad_what_and_where_to_read_on(alert):
     assert alert["annotations"]["runbook_url"] == f"docs/runbook.md#{alert['alert'].lower()}"
     named = set(re.findall(r"\$labels\.(\w+)", " ".join(alert["annotations"].values())))
     assert named <= parts(alert["expr"])[1]
+
+
+def test_every_alert_has_its_section_in_the_runbook():
+    sections = set(re.findall(r"^### (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE))
+    assert {alert["alert"] for alert in ALERTS} <= sections
 
 
 def test_the_runbook_has_a_place_of_the_operator_s_choice_and_alerts_can_be_left_out():

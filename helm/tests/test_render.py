@@ -1,6 +1,7 @@
 """What is rendered is what Kubernetes, KEDA, the Prometheus operator and the worker understand."""
 
 import copy
+import functools
 import json
 import os
 from pathlib import Path
@@ -25,6 +26,10 @@ rules:
   truthy: {check-keys: false}
   comments-indentation: disable
 """)
+
+
+# It reads megabytes of definitions for every object.
+kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
 
 
 def valid(item, minor):
