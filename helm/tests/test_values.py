@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import subprocess
 
 import pytest
@@ -262,11 +261,11 @@ def test_no_secret_is_made_and_none_lies_in_a_configmap():
     objects = render("external-secrets")
     assert not of_kind(objects, "Secret")
     text = json.dumps(of_kind(objects, "ConfigMap"))
-    assert not re.search(r"password(?!_file|-)\b.{0,4}:", text)
+    assert "password_file: " in text
+    assert "password: " not in text
+    assert "hmac_key: " not in text
 
 
-@pytest.mark.parametrize("name", ["a" * 53, "moderato"])
-def test_long_release_names_fit(name):
-    objects = render("classify-and-draft", {"fullnameOverride": name})
-    for item in objects:
+def test_long_names_fit():
+    for item in render("classify-and-draft", {"fullnameOverride": "a" * 63}):
         assert len(item["metadata"]["name"]) <= 63

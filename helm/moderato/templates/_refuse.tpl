@@ -39,10 +39,10 @@
 {{- if not (.root.Capabilities.APIVersions.Has "keda.sh/v1alpha1") -}}
 {{- fail (printf "%s.autoscaling.keda: the cluster has no keda.sh/v1alpha1; install KEDA (for helm template: --api-versions keda.sh/v1alpha1)" $key) -}}
 {{- end -}}
-{{- $fence := include "moderato.partitionsOfFence" . | int -}}
+{{- $markers := include "moderato.markers" . | int -}}
 {{- $activation := int $scaling.keda.activationLagThreshold -}}
-{{- if and (ge $activation 0) (lt $activation $fence) -}}
-{{- fail (printf "%s.autoscaling.keda.activationLagThreshold: with exactly_once, commit markers count as lag; at least %d, one a partition" $key $fence) -}}
+{{- if and (ge $activation 0) (lt $activation $markers) -}}
+{{- fail (printf "%s.autoscaling.keda.activationLagThreshold: with exactly_once, commit markers count as lag; at least %d, one a partition" $key $markers) -}}
 {{- end -}}
 {{- $secured := dig "options" "sasl.mechanism" "" $w.config.kafka -}}
 {{- if and $secured (not $scaling.keda.secretTargetRef) (not $scaling.keda.authenticationRef) -}}
@@ -82,8 +82,8 @@
 {{- end -}}
 {{- $both := and .root.Values.classify.enabled .root.Values.draftNote.enabled -}}
 {{- if and $both (eq $key "draftNote") -}}
-{{- $classify := mustMergeOverwrite (deepCopy .root.Values.worker.config) (deepCopy (default dict .root.Values.classify.config)) -}}
-{{- if eq (dig "kafka" "group" "moderato" $classify) (dig "kafka" "group" "moderato" $w.config) -}}
+{{- $classify := include "moderato.worker" (dict "root" .root "key" "classify") | fromJson -}}
+{{- if eq (dig "kafka" "group" "moderato" $classify.config) (dig "kafka" "group" "moderato" $w.config) -}}
 {{- fail "draftNote.config.kafka.group: must differ from that of classify, or a rebalance of one pool would stop the other" -}}
 {{- end -}}
 {{- end -}}

@@ -1,11 +1,16 @@
+{{/* The values of a workload, as JSON: `worker` with the workload's own over it. Takes root and key. */}}
+{{- define "moderato.worker" -}}
+{{- mustMergeOverwrite (deepCopy .root.Values.worker) (deepCopy (get .root.Values .key)) | toJson -}}
+{{- end }}
+
 {{/*
-What there is to know of a workload, as JSON: its names, its values (`worker`, with the workload's own over it) and the
-configuration of its process. Takes root and key (`classify` or `draftNote`). Every contradiction in the values ends here.
+What there is to know of a workload, as JSON: its names, its values and the configuration of its process. Takes root and
+key (`classify` or `draftNote`). Every contradiction in the values ends here.
 */}}
 {{- define "moderato.workload" -}}
 {{- $root := .root -}}
 {{- $key := .key -}}
-{{- $worker := mustMergeOverwrite (deepCopy $root.Values.worker) (deepCopy (get $root.Values $key)) -}}
+{{- $worker := include "moderato.worker" . | fromJson -}}
 {{- if not $worker.enabled -}}
 {"worker": {"enabled": false}}
 {{- else -}}
@@ -32,8 +37,8 @@ configuration of its process. Takes root and key (`classify` or `draftNote`). Ev
 {{- if or (hasKey $given.kafka "password") (hasKey $given.kafka "tls_key_password") -}}
 {{- fail (printf "%s.config.kafka: a password would lie open in a ConfigMap; use %s.secrets.kafka" .key .key) -}}
 {{- end -}}
-{{- $given_redis := dig "cache" "redis" dict $given -}}
-{{- if or (hasKey $given_redis "password") (hasKey $given_redis "hmac_key") -}}
+{{- $givenRedis := dig "cache" "redis" dict $given -}}
+{{- if or (hasKey $givenRedis "password") (hasKey $givenRedis "hmac_key") -}}
 {{- fail (printf "%s.config.cache.redis: a secret would lie open in a ConfigMap; use %s.secrets.redis" .key .key) -}}
 {{- end -}}
 {{- $model := dict "path" (include "moderato.modelPath" .) -}}
@@ -80,7 +85,7 @@ configuration of its process. Takes root and key (`classify` or `draftNote`). Ev
 {{- /* With both pools, what one flags the other reads. */ -}}
 {{- $values := .root.Values -}}
 {{- if and (eq .key "classify") $values.classify.enabled $values.draftNote.enabled (not (dig "kafka" "topics" "flagged" "" $given)) -}}
-{{- $note := mustMergeOverwrite (deepCopy $values.worker.config) (deepCopy $values.draftNote.config) -}}
+{{- $note := (include "moderato.worker" (dict "root" .root "key" "draftNote") | fromJson).config -}}
 {{- $_ := set $own "kafka" (mustMergeOverwrite (default dict $own.kafka) (dict "topics" (dict "flagged" $note.kafka.topics.posts))) -}}
 {{- end -}}
 {{- mustMergeOverwrite (deepCopy $given) $own | toJson -}}
@@ -95,8 +100,9 @@ configuration of its process. Takes root and key (`classify` or `draftNote`). Ev
 {{- end -}}
 {{- end }}
 
-{{- define "moderato.partitionsOfFence" -}}
-{{- $classify := mustMergeOverwrite (deepCopy .root.Values.worker.config) (deepCopy (default dict .root.Values.classify.config)) -}}
-{{- $upstream := and (eq .w.key "draftNote") .root.Values.classify.enabled (eq (dig "kafka" "delivery" "" $classify) "exactly_once") -}}
+{{/* Partitions in which commit markers count as lag: all where the posts are written, or offsets committed, in transactions. */}}
+{{- define "moderato.markers" -}}
+{{- $classify := include "moderato.worker" (dict "root" .root "key" "classify") | fromJson -}}
+{{- $upstream := and (eq .w.key "draftNote") $classify.enabled (eq (dig "kafka" "delivery" "" $classify.config) "exactly_once") -}}
 {{- ternary (int .w.worker.partitions) 0 (or $upstream (eq (dig "kafka" "delivery" "" .w.config) "exactly_once")) -}}
 {{- end }}
