@@ -1,0 +1,123 @@
+"""What the documents name is there: links, tests, alerts, codes, reasons, metrics, keys, figures."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [
+    *[ROOT / name for name in ["SECURITY.md", "CONTRIBUTING.md", "docker/README.md", "examples/producers/README.md"]],
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+RUNBOOK = (ROOT / "docs/runbook.md").read_text()
+
+
+def by_name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def prose(path: Path) -> str:
+    return re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def sections(under: str) -> set[str]:
+    """The names of the runbook's subsections under a heading."""
+    part = re.search(rf"^## {re.escape(under)}$(.*?)(?=^## |\Z)", RUNBOOK, re.MULTILINE | re.DOTALL)[1]
+    return set(re.findall(r"^### (\S+)$", part, re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
+def test_every_link_leads_somewhere(document):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+        assert "://" not in target, f"{target} leads outside"
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
+def test_every_test_that_is_named_exists(document):
+    for name in set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+){4,})`", prose(document))):
+        if name.startswith("moderato_"):
+            continue
+        found = subprocess.run(["git", "grep", "-qw", f"fn {name}", "--", "src", "integration-tests", "fuzz"], cwd=ROOT)
+        assert found.returncode == 0, name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
+def test_every_key_that_is_named_exists(document):
+    schema = json.loads((ROOT / "schemas/config.v1.json").read_text())
+
+    def known(node: dict, parts: list[str]) -> bool:
+        while "$ref" in node or "anyOf" in node:
+            node = schema["$defs"][node["$ref"].split("/")[-1]] if "$ref" in node else node["anyOf"][0]
+        if not parts:
+            return True
+        return parts[0] in node.get("properties", {}) and known(node["properties"][parts[0]], parts[1:])
+
+    sections = [name for name, node in schema["properties"].items() if "$ref" in node] + ["admin", "shadow"]
+    for key in set(re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_.]+)[`:]", prose(document))) - {"model.onnx"}:
+        assert known(schema, key.split(".")), key
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
+def test_every_metric_that_is_named_exists(document):
+    kinds = yaml.safe_load((ROOT / "helm/tests/metrics.yaml").read_text())
+    names = [name for kind in kinds.values() for name in kind]
+    for name in set(re.findall(r"\b((?:moderato|messaging)_[a-z_]+)", document.read_text())):
+        assert any(known.startswith(name) for known in names), name
+
+
+def test_the_runbook_has_a_section_for_each_alert_and_no_other():
+    rules = yaml.safe_load((ROOT / "helm/moderato/alerts/moderato.yaml").read_text())
+    alerts = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    assert sections("Alerts") == {rule["alert"] for rule in alerts}
+    for rule in alerts:
+        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
+
+
+@pytest.mark.parametrize("alert", sorted(sections("Alerts")))
+def test_an_alert_has_what_is_at_stake_three_commands_and_causes(alert):
+    section = re.search(rf"^### {alert}$(.*?)(?=^##)", RUNBOOK, re.MULTILINE | re.DOTALL)[1]
+    assert "**At stake:**" in section
+    commands = re.search(r"```sh\n(.*?)```", section, re.DOTALL)[1].splitlines()
+    assert len(commands) == 3
+    verbs = re.findall(r"^    ([A-Z]\w+)[ ({]", (ROOT / "src/cli/mod.rs").read_text(), re.MULTILINE)
+    verbs = {re.sub(r"(?<!^)([A-Z])", r"-\1", verb).lower() for verb in verbs}
+    used = [command.split()[1] for command in commands if command.startswith("moderato ")]
+    assert used and set(used) <= verbs
+    assert len(re.findall(r"^- ", section, re.MULTILINE)) >= 2
+
+
+def test_the_runbook_has_a_section_for_each_exit_code_name_and_each_reason():
+    codes = re.findall(r'Fatal::.+ => "(\w+)"', (ROOT / "src/error.rs").read_text())
+    assert sections("Exit code names") == set(codes)
+    reasons = re.findall(r'Reason::\w+ => "(\w+)"', (ROOT / "src/rejection.rs").read_text())
+    assert sections("Dead-letter reasons") == set(reasons)
+
+
+def test_the_figures_of_responsible_use_are_those_of_the_card():
+    text = (ROOT / "docs/responsible-use.md").read_text()
+    part = re.search(r"## What is known of the default model(.*?)\n## ", text, re.DOTALL)[1]
+    card = (ROOT / "model/CARD.md").read_text()
+    figures = re.findall(r"\d+\.\d+(?: % \([^)]+\)| \([^)]+\))?", part)
+    assert len(figures) > 10
+    assert [figure for figure in figures if figure not in card] == []
+
+
+def test_the_figures_of_sizing_are_measured_ones():
+    measured = (ROOT / "README.md").read_text() + (ROOT / "benches/peers/DRAFTS.md").read_text()
+    table = re.search(r"## Measured(.*?)\*\*Example", (ROOT / "docs/sizing.md").read_text(), re.DOTALL)[1]
+    figures = re.findall(r"\d+\.\d|\d+ / \d+ / \d+", table)
+    assert len(figures) == 6 and all(figure in measured for figure in figures)
