@@ -66,6 +66,11 @@ def test_an_image_says_what_it_is(target):
         assert f"org.opencontainers.image.{label}=" in labels
 
 
+def test_the_label_tells_the_programs_version():
+    version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]
+    assert f"\nARG VERSION={version}\n" in DOCKERFILE
+
+
 def test_the_compiler_is_in_no_image():
     for target in TARGETS:
         base = target
