@@ -1,11 +1,12 @@
-"""For the test of the examples: read_back.py make|compare BROKERS TOPIC
+"""For the test of the examples: read_back.py ports | make BROKERS TOPIC | compare BROKERS TOPIC
 
-`make` makes the topic. `compare` reads it from its beginning and compares with the lines on standard input: the value as it
+`ports` prints two that are free. `make` makes the topic, and waits for a broker that is just starting. `compare` reads it from its beginning and compares with the lines on standard input: the value as it
 stands, the id as key, a `traceparent` of its own.
 """
 
 import json
 import re
+import socket
 import sys
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
@@ -14,9 +15,14 @@ from confluent_kafka.admin import AdminClient, NewTopic
 TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-0[01]")
 
 
+def ports() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        print(one.getsockname()[1], other.getsockname()[1])
+
+
 def make(brokers: str, topic: str) -> None:
-    client = AdminClient({"bootstrap.servers": brokers})
-    client.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
+    client = AdminClient({"bootstrap.servers": brokers, "reconnect.backoff.ms": 500, "log_level": 0})
+    client.create_topics([NewTopic(topic, 1, 1)], request_timeout=60)[topic].result(60)
 
 
 def records(brokers: str, topic: str) -> list:
@@ -42,4 +48,4 @@ def compare(brokers: str, topic: str) -> None:
 
 
 if __name__ == "__main__":
-    {"make": make, "compare": compare}[sys.argv[1]](*sys.argv[2:])
+    {"ports": ports, "make": make, "compare": compare}[sys.argv[1]](*sys.argv[2:])
