@@ -3,12 +3,16 @@
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "docs/tools"))
+import metrics  # noqa: E402
+
 DOCUMENTS = [
     *[ROOT / name for name in ["SECURITY.md", "CONTRIBUTING.md", "docker/README.md", "examples/producers/README.md"]],
     *sorted((ROOT / "docs").glob("*.md")),
@@ -49,7 +53,7 @@ def test_every_link_leads_somewhere(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
 def test_every_test_that_is_named_exists(document):
     for name in set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+){4,})`", prose(document))):
-        if name.startswith("moderato_"):
+        if name.startswith(("moderato_", "messaging_")):
             continue
         found = subprocess.run(["git", "grep", "-qw", f"fn {name}", "--", "src", "integration-tests", "fuzz"], cwd=ROOT)
         assert found.returncode == 0, name
@@ -73,10 +77,22 @@ def test_every_key_that_is_named_exists(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
 def test_every_metric_that_is_named_exists(document):
-    kinds = yaml.safe_load((ROOT / "helm/tests/metrics.yaml").read_text())
-    names = [name for kind in kinds.values() for name in kind]
+    names = [name for metric in metrics.metrics() for name in [metric.at_metrics, *metric.labels]]
     for name in set(re.findall(r"\b((?:moderato|messaging)_[a-z_]+)", document.read_text())):
         assert any(known.startswith(name) for known in names), name
+
+
+def test_the_page_of_metrics_is_what_the_code_says():
+    told = re.findall(r"^\| (`.+) \|$", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
+    said = [(f"`{it.name}`", f"`{it.at_metrics}`", it.unit, it.attributes, it.meaning) for it in metrics.metrics()]
+    assert told == [" | ".join(columns) for columns in said], "moderato schema metrics > docs/metrics.md"
+
+
+def test_a_metric_that_could_not_be_read_is_found():
+    whole = metrics.SOURCE.read_text()
+    assert len(metrics.metrics(whole)) > 30
+    with pytest.raises(SystemExit, match="could be read"):
+        metrics.metrics(whole.replace('= Counter "moderato.verdicts"', "= Counter VERDICTS_NAME"))
 
 
 def test_the_runbook_has_a_section_for_each_alert_and_no_other():

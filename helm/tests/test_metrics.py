@@ -1,14 +1,18 @@
 """Alerts and dashboard: only metrics that the worker has, valid PromQL, and every alert fires when it should and only then."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from charts import CHART, PROMTOOL, ROOT, of_kind, only, render, rendered, run
 
+sys.path.insert(0, str(ROOT / "docs" / "tools"))
+from metrics import metrics  # noqa: E402
+
 HERE = Path(__file__).parent
-METRICS = yaml.safe_load((HERE / "metrics.yaml").read_text())
+METRICS = metrics()
 RULES = CHART / "alerts" / "moderato.yaml"
 ALERTS = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 UNIT_TESTS = (HERE / "alerts_test.yaml").read_text()
@@ -18,14 +22,18 @@ QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in pa
 EXPRESSIONS = [(alert["alert"], alert["expr"]) for alert in ALERTS] + QUERIES
 SCRAPED = {"namespace", "job", "instance", "pod"}
 # Everything of PromQL that looks like a name and is used here.
-WORDS = set("and or unless by ignoring on group_left offset sum max count rate increase delta histogram_quantile vector".split())
+WORDS = set("and or unless by ignoring on group_left offset sum min max count rate increase delta histogram_quantile vector".split())
 
 
 def series():
-    """Name of a series to the labels it may have."""
-    out = {name: set(labels) for kind in ("counters", "gauges") for name, labels in METRICS[kind].items()}
-    for name, labels in METRICS["histograms"].items():
-        out |= {f"{name}_bucket": {*labels, "le"}, f"{name}_sum": set(labels), f"{name}_count": set(labels)}
+    """Name of a series at /metrics to the labels it may have."""
+    out = {}
+    for metric in METRICS:
+        name = metric.at_metrics
+        if metric.kind == "Histogram":
+            out |= {f"{name}_bucket": {*metric.labels, "le"}, f"{name}_sum": metric.labels, f"{name}_count": metric.labels}
+        else:
+            out[name] = metric.labels
     return out
 
 
@@ -59,13 +67,13 @@ def test_a_name_or_label_that_the_worker_lacks_is_found(expression):
 
 @pytest.mark.parametrize(("title", "expression"), EXPRESSIONS)
 def test_rates_are_of_counters_and_of_counters_only(title, expression):
-    counters = set(METRICS["counters"]) | {name for name in SERIES if name.endswith(("_bucket", "_sum", "_count"))}
+    counters = {name for name in SERIES if name.endswith(("_total", "_bucket", "_sum", "_count"))}
     rated = set(re.findall(r"\b(?:rate|increase)\s*\((\w+)", expression))
     assert rated <= counters, title
     assert parts(expression)[0] & counters <= rated, title
 
 
-@pytest.mark.parametrize("name", sorted({*METRICS["counters"], *METRICS["gauges"], *METRICS["histograms"]} - {"target_info"}))
+@pytest.mark.parametrize("name", sorted(metric.at_metrics for metric in METRICS))
 def test_every_metric_is_on_the_dashboard(name):
     assert any(metric.startswith(name) for _, query in QUERIES for metric in parts(query)[0])
 
