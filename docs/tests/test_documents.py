@@ -11,12 +11,14 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs/tools"))
+import configuration  # noqa: E402
 import metrics  # noqa: E402
 
 DOCUMENTS = [
     *[ROOT / name for name in ["SECURITY.md", "CONTRIBUTING.md", "docker/README.md", "examples/producers/README.md"]],
     *sorted((ROOT / "docs").glob("*.md")),
 ]
+CONFIG = json.loads(configuration.SCHEMA.read_text())
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
 
 
@@ -61,18 +63,12 @@ def test_every_test_that_is_named_exists(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
 def test_every_key_that_is_named_exists(document):
-    schema = json.loads((ROOT / "schemas/config.v1.json").read_text())
-
-    def known(node: dict, parts: list[str]) -> bool:
-        while "$ref" in node or "anyOf" in node:
-            node = schema["$defs"][node["$ref"].split("/")[-1]] if "$ref" in node else node["anyOf"][0]
-        if not parts:
-            return True
-        return parts[0] in node.get("properties", {}) and known(node["properties"][parts[0]], parts[1:])
-
-    sections = [name for name, node in schema["properties"].items() if "$ref" in node] + ["admin", "shadow"]
+    leaves = configuration.leaves(CONFIG)
+    known = {key[:end] for key in leaves for end in [*(dot.start() for dot in re.finditer(r"\.", key)), None]}
+    sections = [name for name, node in CONFIG["properties"].items() if "properties" in node]
+    assert len(sections) > 5
     for key in set(re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_.]+)[`:]", prose(document))) - {"model.onnx"}:
-        assert known(schema, key.split(".")), key
+        assert key in known or key.startswith("kafka.options."), key
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
@@ -86,6 +82,16 @@ def test_the_page_of_metrics_is_what_the_code_says():
     told = re.findall(r"^\| (`.+) \|$", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
     said = [(f"`{it.name}`", f"`{it.at_metrics}`", it.unit, it.attributes, it.meaning) for it in metrics.metrics()]
     assert told == [" | ".join(columns) for columns in said], "moderato schema metrics > docs/metrics.md"
+
+
+def test_the_page_of_configuration_is_what_the_schema_says():
+    assert configuration.PAGE.read_text() == configuration.page(CONFIG), "run docs/tools/configuration.py"
+
+
+def test_every_key_of_the_configuration_has_a_type_a_default_and_a_meaning():
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+) \| (.+) \| (.+\.) \|$", configuration.PAGE.read_text(), re.MULTILINE)
+    assert {key for key, *_ in rows} == set(configuration.leaves(CONFIG))
+    assert len(rows) > 60
 
 
 def test_a_metric_that_could_not_be_read_is_found():
