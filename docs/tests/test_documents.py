@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,10 +14,16 @@ import configuration  # noqa: E402
 import metrics  # noqa: E402
 
 DOCUMENTS = [
-    *[ROOT / name for name in ["SECURITY.md", "CONTRIBUTING.md", "docker/README.md", "examples/producers/README.md"]],
+    *[ROOT / name for name in ["README.md", "SECURITY.md", "CONTRIBUTING.md", "docker/README.md", "examples/producers/README.md"]],
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 CONFIG = json.loads(configuration.SCHEMA.read_text())
+FUNCTIONS = {
+    name
+    for folder in ["src", "integration-tests", "fuzz/fuzz_targets"]
+    for file in (ROOT / folder).rglob("*.rs")
+    for name in re.findall(r"\bfn (\w+)", file.read_text())
+}
 RUNBOOK = (ROOT / "docs/runbook.md").read_text()
 
 
@@ -45,6 +50,8 @@ def sections(under: str) -> set[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
 def test_every_link_leads_somewhere(document):
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+        if target == "https://github.com/cloudevents/spec":
+            continue
         assert "://" not in target, f"{target} leads outside"
         path, _, anchor = target.partition("#")
         file = (document.parent / path).resolve() if path else document
@@ -55,10 +62,9 @@ def test_every_link_leads_somewhere(document):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
 def test_every_test_that_is_named_exists(document):
     for name in set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+){4,})`", prose(document))):
-        if name.startswith(("moderato_", "messaging_")):
+        if name.startswith(("moderato_", "messaging_", "onnxruntime_")):
             continue
-        found = subprocess.run(["git", "grep", "-qw", f"fn {name}", "--", "src", "integration-tests", "fuzz"], cwd=ROOT)
-        assert found.returncode == 0, name
+        assert name in FUNCTIONS, name
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
