@@ -58,6 +58,7 @@ pub fn settings(path: PathBuf, graph: GraphChoice) -> ModelSettings {
         prompt_tokens: None,
         instances: Some(1),
         threads: Some(1),
+        license_accepted: false,
         require_manifest: true,
         strict: Strict::Warn,
         batch: BatchLimits { max_tokens: 256, max_posts: 64 },

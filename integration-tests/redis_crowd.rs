@@ -322,7 +322,16 @@ fn answer() -> Answer {
 /// The record that was judged.
 fn original() -> Original {
     let (topic, key, value) = ("posts".into(), None, None);
-    Original { topic, partition: 0, offset: Offset(0), timestamp_ms: None, key, value, headers: Headers::default() }
+    Original {
+        topic,
+        partition: 0,
+        offset: Offset(0),
+        timestamp_ms: None,
+        key,
+        value,
+        headers: Headers::default(),
+        span: moderato::telemetry::trace::PostSpan::default(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -7,6 +7,7 @@
 //!
 //! Direction of use, one way only: `main`, `cli` → `app`, `reconcile`, `dead_letters`, `export` → `pipeline` → `kafka` | `cache` | `model` → the rest.
 
+pub mod admin;
 pub mod app;
 pub mod cache;
 pub mod calibration;

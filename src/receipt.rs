@@ -9,6 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::telemetry::trace::PostSpan;
+
 /// A Kafka partition number.
 pub type Partition = i32;
 
@@ -108,6 +110,8 @@ pub struct Original {
     pub value: Option<Vec<u8>>,
     /// The headers, opaque.
     pub headers: Headers,
+    /// The span of its way through this worker, or the producer's context.
+    pub span: PostSpan,
 }
 
 /// Coordinates and sizes only: the bytes are a post, and post text never reaches a log.

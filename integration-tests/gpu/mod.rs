@@ -32,6 +32,7 @@ fn loaded(folder: &str, device: Device) -> Result<Loaded, ModelError> {
         prompt_tokens: None,
         threads: Some(std::thread::available_parallelism().unwrap().get()),
         instances: Some(1),
+        license_accepted: false,
         require_manifest: true,
         batch: BATCH,
         max_input_tokens: LIMIT.max_input_tokens,

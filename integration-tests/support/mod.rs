@@ -19,6 +19,7 @@ pub mod redis;
 pub mod secured;
 pub mod summary;
 pub mod untold;
+pub mod web;
 pub mod worker;
 
 use std::fmt::Debug;

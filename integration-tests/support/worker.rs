@@ -103,6 +103,8 @@ impl Setup {
         std::fs::write(&config, &self.config).expect("the temporary folder can be written");
         command.args(self.verb.split(' ')).arg("-c").arg(&config).args(&self.arguments);
         clean_environment(command);
+        // Workers of one test run side by side.
+        command.env("MODERATO__ADMIN__LISTEN", "127.0.0.1:0");
         command.envs(self.environment);
     }
 }

@@ -1,6 +1,6 @@
 //! What the cache counts, and how often it speaks of what it counts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ pub struct Counts {
     pub unreachable: AtomicU64,
     /// Commands that Redis answered with an error: no rights, no memory, another type under the key.
     pub refused: AtomicU64,
+    /// Whether Redis is left alone just now.
+    pub breaker_open: AtomicBool,
 }
 
 /// Adds to a counter.

@@ -87,6 +87,7 @@ fn explain(verdict: &VerdictV1) -> String {
         ActionReason::Thresholds => None,
         ActionReason::NotWhollySeen => Some("the model saw only part of the post"),
         ActionReason::Abstained => Some("no score is as high as the policy's abstain_below"),
+        ActionReason::Quota => Some("the label has used up its act_quota"),
         ActionReason::UnsupportedLanguage => Some("the post is in a language that the policy does not name"),
     };
     if let Some(reason) = reason {

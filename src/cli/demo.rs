@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::demo_notes::NotesArguments;
 use super::demo_table::{self, Row};
 use super::{Common, VerbSettings, report, runtime};
+use crate::admin::Facts;
 use crate::app;
 use crate::config::Needs;
 use crate::error::Exit;
@@ -68,7 +69,7 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<Exit, Exit> {
     let worker = {
         let (stop, tally) = (stop.clone(), tally.clone());
         runtime.spawn(async move {
-            let outcome = app::run(&config, judges, tally, stop.clone()).await;
+            let outcome = app::run(&config, judges, tally, Facts::default(), stop.clone()).await;
             stop.cancel(); // A worker that ended early ends the demo's waiting too.
             outcome
         })

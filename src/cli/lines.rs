@@ -16,6 +16,7 @@ use crate::pipeline::outlet::{Lines, Outlet};
 use crate::pipeline::tally::Tally;
 use crate::pipeline::{Road, Work};
 use crate::receipt::{Envelope, Headers, Offset, Original, RawMessage};
+use crate::telemetry::trace::PostSpan;
 
 /// What the road wrote, kept for the verb to show.
 #[derive(Clone, Default)]
@@ -113,6 +114,7 @@ impl Source {
                 key: None,
                 value: Some(value),
                 headers,
+                span: PostSpan::default(),
             };
             let envelope = Envelope { body: RawMessage, receipt, original: Arc::new(original), received };
             if self.intake.blocking_send(envelope).is_err() {

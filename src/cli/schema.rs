@@ -14,6 +14,7 @@ use crate::note::NoteV1;
 use crate::post::PostV1;
 use crate::reconcile::ReconcileV1;
 use crate::rejection::DeadLetterHeaders;
+use crate::telemetry::metrics;
 use crate::verdict::VerdictV1;
 
 /// A schema's name.
@@ -55,6 +56,8 @@ pub enum SchemaName {
     ExportDsaStatement,
     /// Topics and operations, AsyncAPI 3.1.
     Asyncapi,
+    /// Every metric with its meaning: a page, not a schema.
+    Metrics,
 }
 
 /// The schema's text, as it stands in `schemas/`.
@@ -76,6 +79,7 @@ pub fn render(name: SchemaName) -> String {
         SchemaName::ExportAtprotoLabel => export::schema(Format::AtprotoLabel),
         SchemaName::ExportActivitystreamsFlag => export::schema(Format::ActivitystreamsFlag),
         SchemaName::ExportDsaStatement => export::schema(Format::DsaStatement),
+        SchemaName::Metrics => return metrics::reference().trim_end().to_owned(),
         SchemaName::Asyncapi => return include_str!("../../schemas/asyncapi.yaml").trim_end().to_owned(),
     };
     serde_json::to_string_pretty(&schema).unwrap_or_default()

@@ -1,5 +1,6 @@
 //! Raw to checked: every problem is found, named by its key, and told with a value that would work.
 
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,10 +8,10 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use secrecy::SecretString;
 
-use super::raw::{RawConfig, RawKafka, RawLimits, RawModel, Secret};
+use super::raw::{RawConfig, RawKafka, RawLimits, RawModel, RawShadow, Secret};
 use super::{
     BatchLimits, Config, ConfigError, Delivery, Device, GraphChoice, InputLimit, KafkaSettings, Limits, ModelSettings,
-    Needs, Problem, Task,
+    Needs, Problem, Shadow, Task,
 };
 
 /// librdkafka keys that `kafka.options` may not set, with the reason given to whoever tries.
@@ -55,11 +56,18 @@ pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError
     let device = checker.device(&raw.model);
     // A CPU gains nothing past a few hundred; a GPU must read all weights for each run.
     let batch_tokens = raw.limits.max_batch_tokens.number().unwrap_or(if device.is_cpu() { 512 } else { 2048 });
+    let kafka = checker.kafka(&raw.kafka, raw.task);
+    let model = checker.model(&raw.model, device, &raw.limits, batch_tokens);
     let config = Config {
         task: raw.task,
-        kafka: checker.kafka(&raw.kafka, raw.task),
-        model: checker.model(&raw.model, device, &raw.limits, batch_tokens),
+        kafka,
+        shadow: checker.shadow(raw, &model),
+        model,
         policy: checker.file("policy", &raw.policy, policy_example(raw.task)),
+        policy_reload: match raw.policy_reload.as_str() {
+            "0s" => None,
+            text => Some(checker.duration("policy_reload", text)),
+        },
         limits: checker.limits(&raw.limits, batch_tokens),
         cache: checker.cache(&raw.cache, stall_timeout),
         grace,
@@ -67,6 +75,7 @@ pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError
         state_dir: raw.state_dir.as_ref().map_or_else(|| std::env::temp_dir().join("moderato"), PathBuf::from),
         log_format: raw.log.format,
         log_filter: raw.log.filter.clone(),
+        admin: checker.address("admin.listen", &raw.admin.listen),
     };
     checker.require(config.kafka.drain_timeout < config.kafka.session_timeout, "kafka.drain_timeout", || {
         format!("must be shorter than kafka.session_timeout ({}), such as 20s", raw.kafka.session_timeout)
@@ -99,6 +108,32 @@ impl Checker {
         self.require(positive.is_some(), key, || format!("`{text}` is not a duration, such as 500ms, 20s, 5m or 7d"));
         // The value does not matter once there is a problem; one second keeps later comparisons quiet.
         positive.unwrap_or(Duration::from_secs(1))
+    }
+
+    fn shadow(&mut self, raw: &RawConfig, model: &ModelSettings) -> Option<Shadow> {
+        let RawShadow { share, policy, model: path } = &raw.shadow;
+        self.require((0.0..=1.0).contains(share), "shadow.share", || format!("is {share}; write 0 to 1, such as 0.05"));
+        if *share == 0.0 {
+            return None;
+        }
+        self.require(raw.task == Task::Classify, "shadow.share", || "only verdicts have a shadow: write 0".to_owned());
+        let another = policy.is_some() || path.is_some();
+        self.require(another, "shadow", || "shadow.policy or shadow.model has to name what judges beside".to_owned());
+        let topic = raw.kafka.topics.shadow.clone().unwrap_or_default();
+        self.require(!topic.is_empty(), "kafka.topics.shadow", || "is required for a shadow".to_owned());
+        let policy = self.file("shadow.policy", policy.as_ref().unwrap_or(&raw.policy), policy_example(raw.task));
+        let path = path.as_ref().map_or_else(|| model.path.clone(), PathBuf::from);
+        let model = ModelSettings { path, instances: Some(1), ..model.clone() };
+        Some(Shadow { share: *share, policy, model, topic })
+    }
+
+    fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
+        if text == "off" {
+            return None;
+        }
+        let found = text.to_socket_addrs().ok().and_then(|mut all| all.next());
+        self.require(found.is_some(), key, || format!("`{text}` is not HOST:PORT, such as 0.0.0.0:9464, or `off`"));
+        found
     }
 
     fn file(&mut self, key: &str, text: &str, what: &str) -> PathBuf {
@@ -239,6 +274,7 @@ impl Checker {
             recheck_margin: margin,
             instances: raw.instances.number(),
             threads: raw.threads.number(),
+            license_accepted: raw.license_accepted,
             require_manifest: raw.require_manifest,
             batch: BatchLimits { max_tokens: batch_tokens, max_posts: limits.max_batch_posts },
             max_input_tokens: limits.max_input_tokens,

@@ -10,6 +10,7 @@ pub mod raw;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -61,6 +62,10 @@ pub struct Config {
     pub model: ModelSettings,
     /// The policy file, or the note policy.
     pub policy: PathBuf,
+    /// How often the policy file is looked at; only on SIGHUP where there is none.
+    pub policy_reload: Option<Duration>,
+    /// What judges beside, if anything does.
+    pub shadow: Option<Shadow>,
     /// Bounds.
     pub limits: Limits,
     /// Which cache.
@@ -75,6 +80,21 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Which log lines.
     pub log_filter: String,
+    /// Where probes, metrics and the status page are served, if anywhere.
+    pub admin: Option<SocketAddr>,
+}
+
+/// Another policy or model that judges a share of the posts beside.
+#[derive(Debug, Clone)]
+pub struct Shadow {
+    /// Share of the posts, above 0 and up to 1.
+    pub share: f64,
+    /// Its policy file.
+    pub policy: PathBuf,
+    /// Its model, with one instance.
+    pub model: ModelSettings,
+    /// Where its verdicts go.
+    pub topic: String,
 }
 
 /// How the worker reaches Kafka and what it reads and writes there.
@@ -143,6 +163,8 @@ pub struct ModelSettings {
     pub instances: Option<usize>,
     /// Threads of one run, if the configuration says.
     pub threads: Option<usize>,
+    /// Whether the conditions of the weights' licence are accepted.
+    pub license_accepted: bool,
     /// Whether a folder without manifest is refused.
     pub require_manifest: bool,
     /// The largest run, for warming up and for providers that compile for shapes.

@@ -11,7 +11,7 @@ use super::count::Count;
 use super::devices::{RawCuda, RawDevice, RawOpenvino, RawTensorrt, RawTensorrtRtx, Strict};
 
 /// moderato's configuration: a YAML file, then environment variables `MODERATO__SECTION__KEY`, then flags.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(title = "moderato configuration v1")]
 pub struct RawConfig {
@@ -23,6 +23,11 @@ pub struct RawConfig {
     pub model: RawModel,
     /// Policy file: YAML, or Markdown with front matter; for `draft_note`, a note policy. Required.
     pub policy: String,
+    /// How often a running worker looks whether the policy file, or the calibration that it names, has changed; `0s`: only on
+    /// SIGHUP. Thresholds, quotas, calibration and languages come into force at once; another prompt wants a restart.
+    pub policy_reload: String,
+    /// Another policy or model that judges a share of the posts beside, to see what it would change.
+    pub shadow: RawShadow,
     /// Bounds on posts and on what is in flight.
     pub limits: RawLimits,
     /// Where answers are kept, so that nothing is computed twice.
@@ -34,6 +39,8 @@ pub struct RawConfig {
     pub state_dir: Option<String>,
     /// What is logged, and how.
     pub log: RawLog,
+    /// Probes, metrics and the status page.
+    pub admin: RawAdmin,
 }
 
 /// What a worker does.
@@ -99,6 +106,8 @@ pub struct RawTopics {
     pub dead_letters: String,
     /// Posts whose verdict proposes anything but `allow` go here besides, unchanged, with the verdict in a header, if set.
     pub flagged: Option<String>,
+    /// Verdicts of the shadow go here.
+    pub shadow: Option<String>,
 }
 
 /// What is promised of a verdict when something breaks.
@@ -147,8 +156,24 @@ pub struct RawModel {
     pub tensorrt: RawTensorrt,
     /// Options of `tensorrt_rtx`.
     pub tensorrt_rtx: RawTensorrtRtx,
+    /// That the conditions of the weights' licence are accepted. Where the manifest names a licence with conditions, such as
+    /// Llama 2's community licence and acceptable-use policy, the model is not loaded without.
+    pub license_accepted: bool,
     /// Whether a folder without `manifest.json` is refused. Digests are part of every verdict either way.
     pub require_manifest: bool,
+}
+
+/// A shadow: its verdicts go to `kafka.topics.shadow`, at most once each, and decide nothing. It loads a model of its own,
+/// with one instance; posts that come while it is busy are skipped.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawShadow {
+    /// Share of the posts, 0 to 1, picked by a hash of the post's id: the same posts every time. 0: no shadow.
+    pub share: f64,
+    /// Its policy file; `policy` if it is not set.
+    pub policy: Option<String>,
+    /// Its model folder; `model.path` if it is not set.
+    pub model: Option<String>,
 }
 
 /// Precisions of a model folder.
@@ -241,6 +266,15 @@ pub struct RawLog {
     pub filter: String,
 }
 
+/// Probes, metrics and the status page.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawAdmin {
+    /// Where `run` serves `/livez`, `/readyz`, `/startupz`, `/metrics`, `/info` and a status page: `HOST:PORT`; port 0 takes
+    /// a free one, which the log names. `off`: nowhere. Nobody is asked who they are: keep it within the cluster.
+    pub listen: String,
+}
+
 /// Shapes of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -303,6 +337,25 @@ impl Serialize for Secret {
     }
 }
 
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            task: Task::default(),
+            kafka: RawKafka::default(),
+            model: RawModel::default(),
+            policy: String::new(),
+            policy_reload: "10s".to_owned(),
+            shadow: RawShadow::default(),
+            limits: RawLimits::default(),
+            cache: RawCache::default(),
+            shutdown: RawShutdown::default(),
+            state_dir: None,
+            log: RawLog::default(),
+            admin: RawAdmin::default(),
+        }
+    }
+}
+
 impl Default for RawKafka {
     fn default() -> Self {
         Self {
@@ -332,6 +385,7 @@ impl Default for RawTopics {
             notes: "notes".to_owned(),
             dead_letters: "posts.dead-letters".to_owned(),
             flagged: None,
+            shadow: None,
         }
     }
 }
@@ -352,6 +406,7 @@ impl Default for RawModel {
             cuda: RawCuda::default(),
             tensorrt: RawTensorrt::default(),
             tensorrt_rtx: RawTensorrtRtx::default(),
+            license_accepted: false,
             require_manifest: true,
         }
     }
@@ -377,6 +432,12 @@ impl Default for RawLimits {
 impl Default for RawShutdown {
     fn default() -> Self {
         Self { grace: "30s".to_owned(), stall_timeout: "5m".to_owned() }
+    }
+}
+
+impl Default for RawAdmin {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9464".to_owned() }
     }
 }
 

@@ -4,18 +4,16 @@
 //! partitions are revoked or the worker stops. Rebalance events are queued by the client's callback and answered here,
 //! right after the poll that brought them: so the ledger needs no lock, and draining blocks nothing that feeds it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Receiver;
-use rdkafka::client::ClientContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
-use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -23,10 +21,16 @@ use tracing::{debug, info, warn};
 use crate::config::{Delivery, KafkaSettings};
 use crate::error::Fatal;
 use crate::fault::{self, Point};
+use crate::kafka::events::{Context, Rebalance, unless_fatal};
+use crate::kafka::lag::Lag;
 use crate::kafka::ledger::Ledger;
 use crate::kafka::membership::Membership;
 use crate::kafka::permits::Permits;
+use crate::kafka::trace;
 use crate::receipt::{Envelope, Headers, NextOffset, Offset, Original, Partition, RawMessage, Receipt};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::{OpenSpan, Place, PostSpan};
+use crate::telemetry::vitals::Vitals;
 
 /// Longest wait for a record; also how late a stop or a settled receipt can be noticed while nothing arrives.
 const POLL: Duration = Duration::from_millis(20);
@@ -36,6 +40,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a last commit is tried again, and how often.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 const COMMIT_AGAIN: Duration = Duration::from_millis(100);
+/// The lag is read off the client's statistics.
+const STATISTICS: &str = "statistics.interval.ms";
+/// How often probes and metrics are told how the worker is.
+const LOOK: Duration = Duration::from_millis(500);
 /// Records taken in one turn before settling, committing and the watchdog get theirs.
 const RECORDS_A_TURN: usize = 512;
 
@@ -60,13 +68,20 @@ pub struct Parts {
     pub settled: Receiver<Receipt>,
     /// Cancelled when the worker is to stop.
     pub stop: CancellationToken,
+    /// How the worker is.
+    pub vitals: Arc<Vitals>,
+    /// Instruments.
+    pub metrics: Metrics,
 }
 
 impl Consumer {
     /// Makes the client and subscribes; connecting goes on by itself.
     pub fn connect(settings: &KafkaSettings) -> Result<Self, Fatal> {
-        let consumer: BaseConsumer<Context> =
-            settings.consumer().create_with_context(Context::default()).map_err(lost)?;
+        let mut config = settings.consumer();
+        if !settings.options.contains_key(STATISTICS) {
+            config.set(STATISTICS, "2000");
+        }
+        let consumer: BaseConsumer<Context> = config.create_with_context(Context::default()).map_err(lost)?;
         consumer.subscribe(&[&settings.posts]).map_err(lost)?;
         let consumer = Arc::new(consumer);
         let membership = Arc::new(Membership::new(&consumer));
@@ -86,9 +101,11 @@ impl Consumer {
             membership,
             topic: Arc::from(settings.posts.as_str()),
             ledger: Ledger::default(),
+            lag: Lag::default(),
             permits: Permits::new(parts.max_in_flight),
             paused: false,
             next_commit: Instant::now() + settings.commit_interval,
+            next_look: Instant::now(),
             settings,
             parts,
         };
@@ -114,10 +131,13 @@ struct ConsumerThread {
     membership: Arc<Membership>,
     topic: Arc<str>,
     ledger: Ledger,
+    lag: Lag,
     /// Taken by records delivered whose receipt has not come back, those of older epochs included.
     permits: Permits,
     paused: bool,
     next_commit: Instant,
+    /// When it is next told how far the partitions are behind.
+    next_look: Instant,
     parts: Parts,
 }
 
@@ -132,8 +152,31 @@ impl ConsumerThread {
                 self.next_commit = Instant::now() + self.settings.commit_interval;
             }
             self.watch_for_stall()?;
+            self.tell();
         }
         Ok(())
+    }
+
+    /// What probes and metrics read: that the loop moved, each time; how far behind, twice a second.
+    fn tell(&mut self) {
+        let now = Instant::now();
+        if now < self.next_look {
+            return;
+        }
+        self.next_look = now + LOOK;
+        let partitions = self.ledger.partitions();
+        let paused = if self.paused { partitions.len() } else { 0 };
+        self.parts.vitals.polled(self.permits.taken(), paused);
+        if let Some(seen) = self.consumer.context().statistics() {
+            self.parts.vitals.connected(seen.brokers_up);
+            self.lag.ends(seen.ends);
+        }
+        for partition in partitions {
+            if let Some(next) = self.ledger.next(partition) {
+                self.lag.finished(partition, next.0);
+            }
+        }
+        self.parts.vitals.set_behind(self.lag.behind());
     }
 
     /// Out of permits: wait a moment, then pause, but keep polling, so that the group membership lives. Resume at half.
@@ -172,16 +215,33 @@ impl ConsumerThread {
             }
             wait = Duration::ZERO;
         }
+        let (began, mut records) = (SystemTime::now(), 0);
         for _ in 0..RECORDS_A_TURN.min(self.permits.left()).max(1) {
             match self.consumer.poll(wait) {
                 None => break,
-                Some(Ok(message)) => deliver(&mut self.ledger, &mut self.permits, &self.topic, &self.parts, &message)?,
+                Some(Ok(message)) => {
+                    records += 1;
+                    deliver(
+                        &mut self.ledger,
+                        &mut self.permits,
+                        &self.topic,
+                        &self.settings.group,
+                        &self.parts,
+                        &message,
+                    )?;
+                    let timestamp = message.timestamp().to_millis();
+                    self.lag.delivered(message.partition(), Offset(message.offset()), timestamp);
+                }
                 Some(Err(error)) => unless_fatal(&error, &self.settings)?,
             }
             wait = Duration::ZERO;
             if self.permits.left() == 0 {
                 break;
             }
+        }
+        if records > 0 {
+            self.parts.metrics.consumed(&self.topic, records);
+            drop(OpenSpan::polled(&self.topic, &self.settings.group, began, records));
         }
         Ok(())
     }
@@ -209,6 +269,9 @@ impl ConsumerThread {
 
     fn assign(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
         let epoch = self.ledger.assign(partitions.iter().copied(), Instant::now());
+        self.lag.assign(partitions);
+        self.parts.vitals.joined();
+        self.parts.metrics.rebalance();
         self.membership.assign(partitions, epoch);
         let list = self.list(partitions);
         match self.consumer.rebalance_protocol() {
@@ -224,6 +287,7 @@ impl ConsumerThread {
 
     fn revoke(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
         fault::reach(Point::Revoke);
+        self.parts.metrics.rebalance();
         let lost = self.consumer.assignment_lost();
         if !lost {
             self.drain(partitions, Instant::now() + self.settings.drain_timeout);
@@ -245,6 +309,7 @@ impl ConsumerThread {
     /// From here on nothing of these partitions is committed: waits for a transaction that is under way.
     fn forget(&mut self, partitions: &[Partition]) {
         self.ledger.forget(partitions);
+        self.lag.forget(partitions);
         self.membership.forget(partitions);
     }
 
@@ -279,12 +344,19 @@ impl ConsumerThread {
             // They were committed in the transaction that made their verdicts visible.
             return self.ledger.committed(&offsets);
         }
-        match self.commit_list(&offsets).and_then(|list| self.consumer.commit(&list, CommitMode::Sync)) {
+        let (began, start) = (SystemTime::now(), Instant::now());
+        let outcome = self.commit_list(&offsets).and_then(|list| self.consumer.commit(&list, CommitMode::Sync));
+        let mut span = OpenSpan::committed(&self.topic, &self.settings.group, began, offsets.len());
+        self.parts.metrics.committed(start.elapsed());
+        match outcome {
             Ok(()) => {
                 debug!(?offsets, "offsets committed");
                 self.ledger.committed(&offsets);
             }
-            Err(error) => warn!(%error, ?offsets, "cannot commit offsets now"),
+            Err(error) => {
+                span.failed("commit");
+                warn!(%error, ?offsets, "cannot commit offsets now");
+            }
         }
     }
 
@@ -318,6 +390,7 @@ impl ConsumerThread {
     /// Drains everything, or only commits what is finished when the road is broken; dropping the consumer afterwards
     /// leaves the group.
     fn leave(&mut self, road_is_whole: bool) {
+        self.parts.vitals.stops();
         let partitions = self.ledger.partitions();
         let patience = if road_is_whole { self.parts.grace } else { Duration::ZERO };
         self.settle_ready();
@@ -333,6 +406,7 @@ fn deliver(
     ledger: &mut Ledger,
     permits: &mut Permits,
     topic: &Arc<str>,
+    group: &str,
     parts: &Parts,
     message: &BorrowedMessage<'_>,
 ) -> Result<(), Fatal> {
@@ -341,7 +415,7 @@ fn deliver(
         return Ok(());
     };
     permits.take(&receipt, message.payload_len() + message.key_len());
-    let original = Arc::new(original(topic, message));
+    let original = Arc::new(Original { span: span(topic, group, message), ..original(topic, message) });
     let envelope = Envelope { body: RawMessage, receipt, original, received };
     parts.intake.try_send(envelope).map_err(|error| match error {
         mpsc::error::TrySendError::Full(_) => {
@@ -362,86 +436,12 @@ pub(super) fn original(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Origi
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
         headers: Headers(headers),
+        span: PostSpan::default(),
     }
 }
 
-/// What librdkafka retries by itself is logged; what only the operator can mend ends the worker.
-fn unless_fatal(error: &KafkaError, settings: &KafkaSettings) -> Result<(), Fatal> {
-    if matches!(error, KafkaError::PartitionEOF(_)) {
-        return Ok(());
-    }
-    if hopeless(error) {
-        let KafkaSettings { posts, group, .. } = settings;
-        let cause = format!("topic {posts}, group {group}: {error}; `moderato check` says what is missing");
-        return Err(Fatal::Kafka { cause });
-    }
-    warn!(%error, "kafka consumer");
-    Ok(())
-}
-
-/// Whether only the operator can mend it.
-pub(super) fn hopeless(error: &KafkaError) -> bool {
-    use RDKafkaErrorCode::{
-        Authentication, ClusterAuthorizationFailed, GroupAuthorizationFailed, SaslAuthenticationFailed,
-        TopicAuthorizationFailed, UnknownTopic, UnknownTopicOrPartition, UnsupportedSASLMechanism,
-    };
-    matches!(error, KafkaError::MessageConsumptionFatal(_))
-        || matches!(
-            error.rdkafka_error_code(),
-            Some(
-                UnknownTopicOrPartition
-                    | UnknownTopic
-                    | TopicAuthorizationFailed
-                    | GroupAuthorizationFailed
-                    | ClusterAuthorizationFailed
-                    | SaslAuthenticationFailed
-                    | UnsupportedSASLMechanism
-                    | Authentication
-            )
-        )
-}
-
-enum Rebalance {
-    Assign(Vec<Partition>),
-    Revoke(Vec<Partition>),
-}
-
-#[derive(Default)]
-pub(super) struct Context {
-    events: Mutex<Vec<Rebalance>>,
-    /// Set while the thread runs. Before and after it nobody answers queued events, so the callback itself gives
-    /// partitions up, without which closing would never end.
-    attended: AtomicBool,
-}
-
-impl Context {
-    fn take(&self) -> Vec<Rebalance> {
-        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl ClientContext for Context {}
-
-impl ConsumerContext for Context {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if !self.attended.load(Ordering::Acquire) {
-            let given_up = match consumer.rebalance_protocol() {
-                RebalanceProtocol::Cooperative if !assigned => consumer.incremental_unassign(list),
-                _ => consumer.unassign(),
-            };
-            if let Err(error) = given_up {
-                warn!(%error, "cannot give partitions up while closing");
-            }
-            return;
-        }
-        // `elements()` panics on an empty list (rust-rdkafka 681).
-        let partitions = if list.count() == 0 {
-            Vec::new()
-        } else {
-            list.elements().iter().map(|element| element.partition()).collect()
-        };
-        let event = if assigned { Rebalance::Assign(partitions) } else { Rebalance::Revoke(partitions) };
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
-    }
+fn span(topic: &str, group: &str, message: &BorrowedMessage<'_>) -> PostSpan {
+    let producer = message.headers().map_or_else(trace::none, trace::extract);
+    let (partition, offset, tombstone) = (message.partition(), message.offset(), message.payload().is_none());
+    PostSpan::begin(&Place { topic, partition, offset, group, tombstone }, producer)
 }

@@ -118,6 +118,11 @@ impl Ledger {
         }
     }
 
+    /// Everything before it is finished, if anything is.
+    pub fn next(&self, partition: Partition) -> Option<NextOffset> {
+        self.partitions.get(&partition)?.next
+    }
+
     /// The assigned partitions.
     pub fn partitions(&self) -> Vec<Partition> {
         self.partitions.keys().copied().collect()

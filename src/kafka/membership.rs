@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
 
-use super::consumer::Context;
+use super::events::Context;
 use crate::receipt::{Epoch, Partition, Receipt};
 
 /// Partitions owned now, each with the epoch of its assignment.

@@ -1,11 +1,14 @@
 //! Everything that speaks the Kafka protocol: the consumer thread with its ledger, the publisher, and what reads topics
 //! and puts dead letters back for the verbs that look after them.
 
+pub mod aside;
 mod bounded;
 pub mod cleanup;
 pub mod consumer;
 pub mod dead_letter;
+mod events;
 mod headers;
+mod lag;
 pub mod ledger;
 mod membership;
 mod permits;
@@ -15,7 +18,13 @@ pub mod range;
 mod record;
 pub mod redrive;
 pub mod settings;
+mod trace;
 mod transaction;
 mod transactor;
+
+/// The version of librdkafka.
+pub fn client_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}
 
 pub use headers::{verdict_header, with_verdict};

@@ -49,6 +49,11 @@ impl Permits {
         if self.bytes >= MOST_BYTES { 0 } else { self.most.saturating_sub(self.taken) }
     }
 
+    /// How many records have one.
+    pub(super) fn taken(&self) -> usize {
+        self.taken
+    }
+
     /// Whether half of all room is free again.
     pub(super) fn half_are_left(&self) -> bool {
         self.taken <= self.most / 2 && self.bytes <= MOST_BYTES / 2

@@ -18,6 +18,8 @@ use super::transactor::{Pending, Transactor};
 use crate::config::{Delivery, KafkaSettings};
 use crate::error::Fatal;
 use crate::receipt::{Original, Receipt};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::OpenSpan;
 
 /// How long to wait before asking a full local queue again.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(10);
@@ -50,6 +52,7 @@ struct Producer {
 struct Reporter {
     to: mpsc::UnboundedSender<Report>,
     topics: Topics,
+    metrics: Metrics,
 }
 
 /// What travels with a record until its report comes.
@@ -57,18 +60,26 @@ struct Owed {
     /// Shared by the records of one post: the last report has it.
     receipt: Arc<Receipt>,
     to: Destination,
+    since: Instant,
+    span: OpenSpan,
 }
 
 impl Publisher {
     /// Builds the producer of the delivery mode that was asked for; for `exactly_once`, blocks until the broker has
     /// fenced an older worker of the same name. `most`: records in one transaction.
-    pub fn connect(settings: &KafkaSettings, most: usize, consumer: &Consumer) -> Result<Self, Fatal> {
+    pub fn connect(
+        settings: &KafkaSettings,
+        most: usize,
+        consumer: &Consumer,
+        metrics: &Metrics,
+    ) -> Result<Self, Fatal> {
         let (to, reports) = mpsc::unbounded_channel();
         let way = match settings.delivery {
-            Delivery::AtLeastOnce => Way::AtLeastOnce(Producer::connect(settings, to)?),
+            Delivery::AtLeastOnce => Way::AtLeastOnce(Producer::connect(settings, to, metrics)?),
             Delivery::ExactlyOnce => {
                 let (sender, finished) = crossbeam_channel::unbounded();
-                Transactor::connect(settings, most, consumer.membership(), finished, to)?.spawn()?;
+                let transactor = Transactor::connect(settings, most, consumer.membership(), finished, to, metrics)?;
+                transactor.spawn()?;
                 Way::ExactlyOnce(sender)
             }
         };
@@ -94,9 +105,10 @@ impl Publisher {
 }
 
 impl Producer {
-    fn connect(settings: &KafkaSettings, to: mpsc::UnboundedSender<Report>) -> Result<Self, Fatal> {
+    fn connect(settings: &KafkaSettings, to: mpsc::UnboundedSender<Report>, metrics: &Metrics) -> Result<Self, Fatal> {
         let topics = Topics::of(settings);
-        let producer = settings.producer().create_with_context(Reporter { to, topics: topics.clone() });
+        let reporter = Reporter { to, topics: topics.clone(), metrics: metrics.clone() };
+        let producer = settings.producer().create_with_context(reporter);
         Ok(Self {
             producer: producer.map_err(|error: KafkaError| Fatal::Kafka { cause: error.to_string() })?,
             topics,
@@ -108,9 +120,9 @@ impl Producer {
         let records = self.topics.records(original, outgoing);
         // As many shares as records and none kept here: else the last report might not be the last to hold one.
         let shares = std::iter::repeat_n(Arc::new(receipt), records.len());
-        for (wire, receipt) in records.into_iter().zip(shares) {
-            let to = wire.to;
-            let record = wire.with(Box::new(Owed { receipt, to }));
+        for (mut wire, receipt) in records.into_iter().zip(shares) {
+            let (to, span) = (wire.to, std::mem::take(&mut wire.span));
+            let record = wire.with(Box::new(Owed { receipt, to, since: Instant::now(), span }));
             self.enqueue(record).await.map_err(|error| self.topics.undeliverable(to, &error))?;
         }
         Ok(())
@@ -140,7 +152,12 @@ impl ProducerContext for Reporter {
     type DeliveryOpaque = Box<Owed>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, owed: Box<Owed>) {
-        let Owed { receipt, to } = *owed;
+        let Owed { receipt, to, since, mut span } = *owed;
+        self.metrics.sent(self.topics.name(to), since.elapsed(), result.is_err());
+        if result.is_err() {
+            span.failed("undeliverable");
+        }
+        drop(span);
         let report = match result {
             Ok(_) => match Arc::into_inner(receipt) {
                 Some(receipt) => Ok(receipt),

@@ -19,7 +19,8 @@ use thiserror::Error;
 use tracing::info;
 
 use crate::config::KafkaSettings;
-use crate::kafka::consumer::{hopeless, original};
+use crate::kafka::consumer::original;
+use crate::kafka::events::hopeless;
 use crate::kafka::headers;
 use crate::kafka::probe::{self, Listener};
 use crate::receipt::{Original, Partition};

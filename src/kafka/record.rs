@@ -7,11 +7,12 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
-use super::bounded;
+use super::{bounded, trace};
 use crate::config::{KafkaSettings, Task};
 use crate::error::Fatal;
 use crate::receipt::{Headers, Original};
 use crate::rejection::{DeadLetterHeaders, Rejected};
+use crate::telemetry::trace::OpenSpan;
 
 /// What a record becomes on its way out.
 #[derive(Debug)]
@@ -36,6 +37,16 @@ pub enum Outgoing {
     Tombstone,
     /// The post, unchanged, with the reason in headers.
     DeadLetter(Rejected),
+}
+
+impl Outgoing {
+    /// Where it goes first; a flagged post goes to its own topic besides.
+    pub(super) fn destination(&self) -> Destination {
+        match self {
+            Outgoing::Verdict { .. } | Outgoing::Note { .. } | Outgoing::Tombstone => Destination::Output,
+            Outgoing::DeadLetter(_) => Destination::DeadLetters,
+        }
+    }
 }
 
 /// Which of our topics.
@@ -63,6 +74,8 @@ pub(super) struct Wire<'a> {
     key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
     headers: OwnedHeaders,
+    /// `send {topic}`: open until the broker's word on it.
+    pub span: OpenSpan,
 }
 
 impl Topics {
@@ -76,8 +89,29 @@ impl Topics {
         }
     }
 
-    /// The records that a finished post becomes, one or two.
+    /// The records that a finished post becomes, one or two; each carries the context of its own span, or that which came
+    /// with the post.
     pub(super) fn records<'a>(&'a self, original: &'a Original, outgoing: &'a Outgoing) -> Vec<Wire<'a>> {
+        let mut records = self.untraced(original, outgoing);
+        for record in &mut records {
+            record.span = OpenSpan::send(record.topic, &original.span);
+            let context = record.span.context().or(original.span.context());
+            record.headers = trace::inject(std::mem::take(&mut record.headers), context);
+        }
+        records
+    }
+
+    /// The topic of a destination.
+    pub(super) fn name(&self, to: Destination) -> &Arc<str> {
+        match to {
+            Destination::Output => &self.output,
+            Destination::DeadLetters => &self.dead_letters,
+            Destination::Flagged => self.flagged.as_ref().unwrap_or(&self.output),
+        }
+    }
+
+    fn untraced<'a>(&'a self, original: &'a Original, outgoing: &'a Outgoing) -> Vec<Wire<'a>> {
+        let span = OpenSpan::default;
         let key = original.key.as_deref();
         let post = original.value.as_deref();
         match outgoing {
@@ -91,20 +125,21 @@ impl Topics {
                         count => text(headers, "moderato.headers_dropped", &count.to_string()),
                     };
                     let headers = headers.insert(Header { key: "moderato.verdict", value: Some(value) });
-                    records.push(Wire { to: Destination::Flagged, topic, key, value: post, headers });
+                    records.push(Wire { to: Destination::Flagged, topic, key, value: post, headers, span: span() });
                 }
                 records
             }
             Outgoing::Note { value, note_id } => vec![self.event(original, value, ("moderato.note_id", note_id))],
             Outgoing::Tombstone => {
                 let headers = source_headers(original);
-                vec![Wire { to: Destination::Output, topic: &self.output, key, value: None, headers }]
+                vec![Wire { to: Destination::Output, topic: &self.output, key, value: None, headers, span: span() }]
             }
             Outgoing::DeadLetter(rejected) => {
                 let (headers, dropped) = bounded::copy(&original.headers);
                 let fields = DeadLetterHeaders::new(original, rejected, &self.group).without(dropped).fields();
                 let headers = fields.iter().fold(headers, |headers, (name, value)| text(headers, name, value));
-                vec![Wire { to: Destination::DeadLetters, topic: &self.dead_letters, key, value: post, headers }]
+                let (to, topic) = (Destination::DeadLetters, &*self.dead_letters);
+                vec![Wire { to, topic, key, value: post, headers, span: span() }]
             }
         }
     }
@@ -114,7 +149,7 @@ impl Topics {
         let headers = text(source_headers(original), name, id);
         let headers = text(headers, "content-type", "application/cloudevents+json");
         let (to, topic, key) = (Destination::Output, &*self.output, original.key.as_deref());
-        Wire { to, topic, key, value: Some(value), headers }
+        Wire { to, topic, key, value: Some(value), headers, span: OpenSpan::default() }
     }
 
     /// The record that did not arrive ends the worker: nothing may step over it.
@@ -126,14 +161,18 @@ impl Topics {
                 Task::DraftNote => Fatal::NoteUndeliverable { topic: self.output.to_string(), cause },
             },
             Destination::DeadLetters => Fatal::DeadLetterUndeliverable { topic: self.dead_letters.to_string(), cause },
-            Destination::Flagged => {
-                Fatal::FlaggedUndeliverable { topic: self.flagged.as_deref().unwrap_or_default().to_owned(), cause }
-            }
+            Destination::Flagged => Fatal::FlaggedUndeliverable { topic: self.name(to).to_string(), cause },
         }
     }
 }
 
 impl<'a> Wire<'a> {
+    /// With one more header.
+    pub(super) fn marked(mut self, key: &str, value: &str) -> Self {
+        self.headers = text(self.headers, key, value);
+        self
+    }
+
     /// For the client, with what shall come back with its delivery report.
     pub(super) fn with<D: rdkafka::util::IntoOpaque>(self, opaque: D) -> BaseRecord<'a, [u8], [u8], D> {
         let mut record = BaseRecord::with_opaque_to(self.topic, opaque).headers(self.headers);

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rdkafka::error::KafkaResult;
@@ -26,6 +26,8 @@ use crate::config::KafkaSettings;
 use crate::error::Fatal;
 use crate::fault::{self, Point};
 use crate::receipt::{Original, Partition, Receipt};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::OpenSpan;
 
 /// Between two attempts, so that a group that is being rebalanced gets on with it.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -45,6 +47,7 @@ pub(super) struct Transactor {
     settings: KafkaSettings,
     finished: Receiver<Pending>,
     reports: mpsc::UnboundedSender<Report>,
+    metrics: Metrics,
     /// Most records in one transaction: beyond it, waiting longer would keep permits from new posts.
     most: usize,
 }
@@ -71,13 +74,14 @@ impl Transactor {
         membership: Arc<Membership>,
         finished: Receiver<Pending>,
         reports: mpsc::UnboundedSender<Report>,
+        metrics: &Metrics,
     ) -> Result<Self, Fatal> {
         let topics = Topics::of(settings);
         let transactions = Transactions::connect(&settings.transactional_producer());
         let transactions = transactions.map_err(|broken| fatal(broken, settings, &topics))?;
         info!(transactional_id = settings.transactional_id(), "exactly once: transactions are ready");
-        let (settings, most) = (settings.clone(), most.max(1));
-        Ok(Self { transactions, topics, membership, settings, finished, reports, most })
+        let (settings, metrics, most) = (settings.clone(), metrics.clone(), most.max(1));
+        Ok(Self { transactions, topics, membership, settings, finished, reports, metrics, most })
     }
 
     /// Starts the thread; it ends when the road has closed, or with a fatal report.
@@ -150,15 +154,26 @@ impl Transactor {
             return Ok(());
         }
         let member = self.membership.metadata().ok_or(Trouble::ThrownOut)?;
+        let (began, start) = (SystemTime::now(), Instant::now());
         self.transactions.begin(deadline)?;
         let records = ours.iter().flat_map(|pending| self.topics.records(&pending.original, &pending.outgoing));
         self.transactions.send(records, |wire| wire.to, |wire, sent| wire.with(sent), deadline)?;
         fault::reach(Point::InsideTransaction);
         let offsets = self.offsets(&ours).map_err(|error| Broken::Lost(error.to_string()))?;
         self.transactions.send_offsets(&offsets, &member, deadline)?;
+        let sending = start.elapsed();
         self.transactions.commit(deadline)?;
+        self.tell(&ours, began, start, sending);
         debug!(records = ours.len(), "transaction committed");
         Ok(())
+    }
+
+    fn tell(&self, ours: &[&Pending], began: SystemTime, start: Instant, sending: Duration) {
+        self.metrics.committed(start.elapsed());
+        for pending in ours {
+            self.metrics.sent(self.topics.name(pending.outgoing.destination()), sending, false);
+        }
+        drop(OpenSpan::committed(&self.settings.posts, &self.settings.group, began, ours.len()));
     }
 
     /// One past the last of each partition: records come in the order of their partition, without gaps.

@@ -14,6 +14,8 @@ use std::{
 
 use ort::{AsPointer, session::Session, sys::OrtStatusPtr};
 
+use crate::config::Device;
+
 /// The configuration entry that makes ONNX Runtime keep the record.
 pub(super) const RECORD: &str = "session.record_ep_graph_assignment_info";
 
@@ -79,9 +81,17 @@ impl Assignment {
 
     /// Work that the CPU got: operator types and how many of each, for a person. Empty when there is none.
     pub(super) fn work_on_cpu(&self) -> String {
+        self.cpu_work().map(|(operator, nodes)| format!("{nodes} {operator}")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// How many nodes that is, where another device was asked for.
+    pub(super) fn fallback_nodes(&self, device: &Device) -> usize {
+        if device.is_cpu() { 0 } else { self.cpu_work().map(|(_, nodes)| nodes).sum() }
+    }
+
+    fn cpu_work(&self) -> impl Iterator<Item = (&String, &usize)> {
         let operators = self.0.get("cpu").into_iter().flatten();
-        let work = operators.filter(|(operator, _)| WORK.contains(&operator.as_str()));
-        work.map(|(operator, nodes)| format!("{nodes} {operator}")).collect::<Vec<_>>().join(", ")
+        operators.filter(|(operator, _)| WORK.contains(&operator.as_str()))
     }
 }
 
@@ -127,6 +137,7 @@ unsafe fn text(call: impl FnOnce(*mut *const c_char) -> OrtStatusPtr) -> ort::Re
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::config::Cuda;
 
     /// Nodes by provider, operator type and number.
     pub(in crate::model) fn assignment(nodes: &[(&str, &str, usize)]) -> Assignment {
@@ -146,6 +157,7 @@ pub(super) mod tests {
             ("CPUExecutionProvider", "MatMulInteger", 1),
         ]);
         assert_eq!(mixed.work_on_cpu(), "1 MatMulInteger, 2 RMSNormalization");
+        assert_eq!((mixed.fallback_nodes(&Device::Cpu), mixed.fallback_nodes(&Device::Cuda(Cuda::default()))), (0, 3));
         assert_eq!(mixed.nodes(), [("cuda".to_owned(), 7), ("cpu".to_owned(), 6)].into());
         let only_shapes = assignment(&[("CUDAExecutionProvider", "MatMul", 1), ("CPUExecutionProvider", "Gather", 1)]);
         assert_eq!(only_shapes.work_on_cpu(), "");

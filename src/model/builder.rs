@@ -29,6 +29,8 @@ pub(super) struct Ready {
     pub instances: Vec<Instance>,
     /// Nodes that each execution provider got.
     pub nodes: BTreeMap<String, usize>,
+    /// Nodes of work that the CPU got though another device was asked for.
+    pub fallback_nodes: usize,
 }
 
 /// The folder's own graph for what was asked.
@@ -90,7 +92,8 @@ impl Builder<'_> {
             None => graph.precision.clone(),
         };
         let precision = provider::precision(precision, &self.settings.device);
-        Ok(Ready { graph, precision, instances, nodes: assignment.nodes() })
+        let fallback_nodes = assignment.fallback_nodes(&self.settings.device);
+        Ok(Ready { graph, precision, instances, nodes: assignment.nodes(), fallback_nodes })
     }
 
     /// Whether close rows of one graph are run again by the other.

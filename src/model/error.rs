@@ -34,6 +34,9 @@ pub enum ModelError {
     /// ONNX Runtime refused the graph.
     #[error("{0}")]
     Session(String),
+    /// The weights' licence has conditions that nobody has accepted.
+    #[error("{0}")]
+    License(String),
     /// A run failed.
     #[error("{message}")]
     Run {
@@ -54,6 +57,7 @@ impl ModelError {
             Self::Prompt(_) => "prompt_invalid",
             Self::Library(_) => "onnxruntime_missing",
             Self::Device(_) => "device_unavailable",
+            Self::License(_) => "license_not_accepted",
             Self::Session(_) => "model_session_failed",
             Self::Run { device_lost: true, .. } => "device_lost",
             Self::Run { .. } => "model_run_failed",

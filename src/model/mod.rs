@@ -12,6 +12,7 @@ mod draft;
 mod error;
 mod full;
 mod instance;
+mod license;
 mod manifest;
 mod neutralise;
 mod operators;
@@ -83,6 +84,8 @@ pub struct ModelInfo {
     pub provider: &'static str,
     /// How many nodes of the graph each provider got, as ONNX Runtime recorded it.
     pub nodes: BTreeMap<String, usize>,
+    /// Of the CPU's, those that do the model's work although another device was asked for.
+    pub fallback_nodes: usize,
     /// The convention that was detected, for a person.
     pub contract: String,
     /// The library's version.
@@ -125,6 +128,7 @@ pub struct ModelShape {
 /// Verifies, loads, runs the prompt once and warms up.
 pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelError> {
     let folder = Folder::verify(&settings.path, settings.require_manifest)?;
+    license::check(folder.license().as_deref(), settings.license_accepted)?;
     let config = ModelConfig::read(&folder)?;
     let prompt = Prompt::build(&folder, policy)?.resized(settings.prompt_tokens);
     config.check_vocabulary(prompt.vocabulary())?;
@@ -140,7 +144,7 @@ pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelEr
         model_digest: &model_digest,
         own: OnceCell::new(),
     };
-    let Ready { graph, precision, instances, nodes } = match settings.precision {
+    let Ready { graph, precision, instances, nodes, fallback_nodes } = match settings.precision {
         Precision::Auto => precision::fastest_that_agrees(&builder)?,
         Precision::Exported => builder.ready(None)?,
         Precision::Fp32 | Precision::Fp16 | Precision::Int8 => builder.ready(Some(settings.precision.name()))?,
@@ -153,6 +157,7 @@ pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelEr
         prompt_digest: prompt.digest().to_owned(),
         policy_digest: policy.digest().to_owned(),
         nodes,
+        fallback_nodes,
         contract: graph.contract.describe(),
         precision,
         provider: settings.device.name(),

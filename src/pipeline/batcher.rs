@@ -106,6 +106,7 @@ pub(super) mod tests {
     use crate::model::Tokenized;
     use crate::post::{Post, PostId};
     use crate::receipt::{Epoch, Headers, Offset, Original, Receipt, Sequence};
+    use crate::telemetry::trace::PostSpan;
     use crate::verdict::{Keyring, VerdictKey};
 
     pub(in crate::pipeline) fn key(n: u32) -> VerdictKey {
@@ -126,8 +127,16 @@ pub(super) mod tests {
         let (key, tokenise, note, language) = (key(n), Duration::ZERO, None, None);
         let body = TokenizedPost { post, tokens, key, note, language, tokenise, queue: None, classify: None };
         let (offset, timestamp_ms, key, value) = (Offset(n.into()), None, None, None);
-        let original =
-            Original { topic: "t".into(), partition: 0, offset, timestamp_ms, key, value, headers: Headers::default() };
+        let original = Original {
+            topic: "t".into(),
+            partition: 0,
+            offset,
+            timestamp_ms,
+            key,
+            value,
+            headers: Headers::default(),
+            span: PostSpan::default(),
+        };
         let receipt = Receipt::new(0, offset, Epoch(1), Sequence(n.into()));
         Envelope { body, receipt, original: original.into(), received: Instant::now() }
     }

@@ -2,8 +2,10 @@
 //! became is durable.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
+use opentelemetry::KeyValue;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
@@ -16,13 +18,17 @@ use crate::pipeline::circuit::{Circuit, Tolerance};
 use crate::pipeline::judge::Judge;
 use crate::pipeline::notes::Notes;
 use crate::pipeline::outlet::Outlet;
+use crate::pipeline::quotas::Quotas;
 use crate::pipeline::sequencer::Sequencer;
+use crate::pipeline::shadow::Tap;
 use crate::pipeline::tally::{Tally, add};
 use crate::pipeline::{Finished, Judged};
-use crate::policy::Action;
+use crate::policy::{Action, Policy};
 use crate::receipt::{Envelope, Original, Partition, Receipt};
+use crate::rejection::Rejected;
 use crate::reply::Reply;
-use crate::verdict::Source;
+use crate::telemetry::metrics::Metrics;
+use crate::verdict::{ActionReason, Judgement, Source};
 
 /// Finished posts taken at once.
 const CHUNK: usize = 64;
@@ -43,6 +49,12 @@ pub struct Parts {
     pub tolerance: Tolerance,
     /// Counters.
     pub tally: Arc<Tally>,
+    /// Policies that come into force; each has the prompt and the labels of the one before.
+    pub policies: mpsc::Receiver<Policy>,
+    /// What has been acted on by itself.
+    pub quotas: Quotas,
+    /// Where a shadow has its share.
+    pub tap: Option<Tap>,
 }
 
 /// Makes what is published: one kind for all posts of a worker.
@@ -74,6 +86,7 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
                     parts.settle(durable);
                 }
             }
+            Some(policy) = parts.policies.recv() => parts.come_into_force(policy),
             n = finished.recv_many(&mut taken, CHUNK), if open => {
                 open = n > 0;
                 for item in taken.drain(..) {
@@ -115,8 +128,17 @@ impl Parts {
         let _ = self.settled.send(receipt);
     }
 
+    /// What is concluded from here on is concluded under this policy.
+    fn come_into_force(&mut self, policy: Policy) {
+        if let Maker::Judge(judge) = &mut self.maker {
+            self.quotas = std::mem::take(&mut self.quotas).renewed(&policy, Instant::now());
+            self.tally.drift.begin(policy.calibration.as_deref());
+            judge.renew(policy);
+        }
+    }
+
     /// What a finished post becomes, counted and logged.
-    fn conclude(&self, item: Finished) -> Result<(Outgoing, Envelope<()>), Fatal> {
+    fn conclude(&mut self, item: Finished) -> Result<(Outgoing, Envelope<()>), Fatal> {
         Ok(match item {
             Finished::Judged(judged) => {
                 match judged.body.source {
@@ -124,34 +146,59 @@ impl Parts {
                     Source::Cache => add(&self.tally.cached, 1),
                     Source::Twin => add(&self.tally.twins, 1),
                 }
-                (self.make(&judged)?, judged.take().1)
+                self.tally.metrics.stage("tokenise", judged.body.row.tokenise);
+                (self.make(&judged)?, self.processed(judged.take().1, None))
             }
             Finished::Rejected(envelope) => {
                 let (rejected, envelope) = envelope.take();
-                let Original { topic, partition, offset, .. } = &*envelope.original;
-                warn!(
-                    error.type = rejected.reason.code(), stage = rejected.stage.code(), message = rejected.message,
-                    %topic, partition, offset = offset.0, "post rejected"
-                );
-                add(&self.tally.dead_letters, 1);
-                (Outgoing::DeadLetter(rejected), envelope)
+                self.tell_rejected(&rejected, &envelope.original);
+                let reason = rejected.reason.code();
+                (Outgoing::DeadLetter(rejected), self.processed(envelope, Some(reason)))
             }
             Finished::Tombstone(envelope) => {
                 add(&self.tally.tombstones, 1);
-                (Outgoing::Tombstone, envelope)
+                (Outgoing::Tombstone, self.processed(envelope, None))
             }
         })
     }
-}
 
-impl Parts {
-    fn make(&self, judged: &Envelope<Judged>) -> Result<Outgoing, Fatal> {
+    fn processed(&self, envelope: Envelope<()>, rejected: Option<&'static str>) -> Envelope<()> {
+        self.tally.metrics.processed(&envelope.original.topic, envelope.received.elapsed(), rejected);
+        envelope
+    }
+
+    fn tell_rejected(&self, rejected: &Rejected, original: &Original) {
+        let Original { topic, partition, offset, span, .. } = original;
+        let (reason, stage) = (rejected.reason.code(), rejected.stage.code());
+        warn!(
+            error.type = reason, stage, message = rejected.message, %topic, partition, offset = offset.0,
+            trace_id = span.trace_id(), "post rejected"
+        );
+        span.rejected(reason);
+        add(&self.tally.dead_letters, 1);
+        self.tally.metrics.rejection(reason, stage);
+        self.tally.vitals.dead_letter(reason, topic, *partition, offset.0);
+    }
+
+    fn make(&mut self, judged: &Envelope<Judged>) -> Result<Outgoing, Fatal> {
         match (&self.maker, &*judged.body.answer) {
             (Maker::Judge(judge), Reply::Scores(answer)) => {
-                let verdict = judge.verdict(judged, answer);
+                let mut verdict = judge.verdict(judged, answer);
+                hold_to_quota(&mut verdict.data.verdict, &mut self.quotas, &self.tally.metrics);
+                self.tally.drift.add(verdict.data.verdict.scores.iter().map(|(label, score)| (&**label, *score)));
                 let (label, action) = (&verdict.data.verdict.label, verdict.data.verdict.action);
-                debug!(post_id = %verdict.subject, %label, ?action, "verdict");
+                let span = &judged.original.span;
+                debug!(post_id = %verdict.subject, %label, ?action, trace_id = span.trace_id(), "verdict");
                 add(&self.tally.verdicts, 1);
+                self.tally.metrics.verdict(label, action.name(), judged.body.source.name());
+                span.became([
+                    KeyValue::new("moderato.label", label.to_string()),
+                    KeyValue::new("moderato.action", action.name()),
+                    KeyValue::new("moderato.answered_by", judged.body.source.name()),
+                ]);
+                if let Some(tap) = &self.tap {
+                    tap.offer(&verdict.subject, &judged.original, label, action);
+                }
                 let value = encode(&verdict)?;
                 Ok(Outgoing::Verdict { value, verdict_id: verdict.id.into_owned(), flagged: action != Action::Allow })
             }
@@ -160,10 +207,20 @@ impl Parts {
                 debug!(post_id = %note.subject, fixed_form = draft.fixed_form, attempts = draft.attempts, "note");
                 add(&self.tally.notes, 1);
                 add(&self.tally.fixed_forms, usize::from(draft.fixed_form));
+                self.tally.metrics.note(draft.fixed_form, judged.body.source.name());
                 Ok(Outgoing::Note { value: encode(&note)?, note_id: note.id.into_owned() })
             }
             _ => Err(Fatal::Internal { part: "conclude", cause: "an answer of another task".to_owned() }),
         }
+    }
+}
+
+/// Beyond the policy's quota a person looks before anything is done.
+fn hold_to_quota(verdict: &mut Judgement<'_>, quotas: &mut Quotas, metrics: &Metrics) {
+    if verdict.action == Action::Act && !quotas.allow(&verdict.action_label, Instant::now()) {
+        verdict.action = Action::Review;
+        verdict.action_reason = ActionReason::Quota;
+        metrics.quota_exceeded(&verdict.action_label);
     }
 }
 

@@ -23,6 +23,7 @@ use crate::receipt::Envelope;
 use crate::rejection::{Reason, Rejected, Stage};
 use crate::reply::Reply;
 use crate::suspects::{Journal, Suspects};
+use crate::telemetry::trace::OpenSpan;
 use crate::verdict::{Answer, Execution, Source};
 
 /// Answers being written to the cache at once.
@@ -35,6 +36,8 @@ pub type Answered = (Envelope<TokenizedPost>, Result<Arc<Reply>, Rejected>);
 pub struct Parts {
     /// This thread is its only owner.
     pub instance: Instance,
+    /// The model's name, for spans.
+    pub model: String,
     /// What goes into each answer.
     pub execution: Arc<Execution>,
     /// Tokens of the shared prompt, for the tally.
@@ -71,14 +74,19 @@ pub fn spawn(
 impl Parts {
     fn run(&mut self, batch: Batch) -> Result<Vec<Answered>, Fatal> {
         let started = Instant::now();
+        let lengths: Vec<usize> = batch.iter().map(|row| row.post.body.tokens.ids.len()).collect();
+        let spans = batch.iter().map(|row| &row.post.original.span);
+        let span = OpenSpan::run(&self.model, spans, lengths.iter().sum());
         let results = self.classify(&batch)?;
         let took = started.elapsed();
-        let lengths: Vec<usize> = batch.iter().map(|row| row.post.body.tokens.ids.len()).collect();
+        drop(span);
         self.tally.run(&lengths, self.prompt_tokens, took);
         self.suspects.acquit(batch.iter().map(|row| &row.post.body.key));
         let now = Timestamp::now().to_string();
         let answered = batch.into_iter().zip(results).map(|(Waiting { mut post, since }, result)| {
-            post.body.queue = Some(started.saturating_duration_since(since));
+            let queue = started.saturating_duration_since(since);
+            self.tally.metrics.stage("queue", queue);
+            post.body.queue = Some(queue);
             post.body.classify = Some(took);
             let language = post.body.language.take();
             (post, result.map(|scores| self.answer(&scores, &now, language)))

@@ -39,6 +39,23 @@ struct ModelTemplate {
     prompt_digest: String,
 }
 
+impl ModelTemplate {
+    /// Whether the policy's calibration, if it has one, was fitted for this model and prompt.
+    fn matches(&self, policy: &Policy) -> bool {
+        let mismatch = |fit: &Arc<CalibrationV1>| fit.mismatch(&self.digest, &self.prompt_digest);
+        policy.calibration.as_ref().and_then(mismatch).is_none()
+    }
+}
+
+fn reference(policy: &Policy) -> PolicyRef {
+    PolicyRef {
+        id: policy.id.clone(),
+        revision: policy.revision.clone(),
+        digest: policy.digest().to_owned(),
+        taxonomy: policy.taxonomy.clone(),
+    }
+}
+
 impl Judge {
     /// `pool` names who judges: the consumer group.
     pub fn new(policy: Policy, info: &ModelInfo, pool: String) -> Self {
@@ -52,16 +69,17 @@ impl Judge {
         // the model reads and answers with, which is the prompt's digest: see `VerdictKey::under`.
         let revisions = [&model.digest, &info.precision, &model.tokenizer_digest, &model.prompt_digest];
         let keyring = Keyring::new(&revisions.map(String::as_str));
-        let mismatch = |fit: &Arc<CalibrationV1>| fit.mismatch(&info.model_digest, &info.prompt_digest);
-        let matches_model = policy.calibration.as_ref().and_then(mismatch).is_none();
-        let policy_ref = PolicyRef {
-            id: policy.id.clone(),
-            revision: policy.revision.clone(),
-            digest: policy.digest().to_owned(),
-            taxonomy: policy.taxonomy.clone(),
-        };
+        let matches_model = model.matches(&policy);
+        let policy_ref = reference(&policy);
         let source = format!("urn:moderato:{pool}");
         Self { policy, policy_ref, model, keyring, matches_model, prompt_tokens: info.prompt_tokens, source }
+    }
+
+    /// Another policy with the same prompt and labels comes into force.
+    pub fn renew(&mut self, policy: Policy) {
+        self.matches_model = self.model.matches(&policy);
+        self.policy_ref = reference(&policy);
+        self.policy = policy;
     }
 
     /// Makes the keys of questions to this model under this prompt.

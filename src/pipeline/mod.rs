@@ -17,6 +17,7 @@ pub mod circuit;
 pub mod conclude;
 pub mod desk;
 pub mod draft;
+pub mod drift;
 pub mod elsewhere;
 pub mod infer;
 pub mod judge;
@@ -24,14 +25,16 @@ pub mod judgement;
 pub mod notes;
 pub mod outlet;
 pub mod prepare;
+pub mod quotas;
 pub mod sequencer;
+pub mod shadow;
 pub mod tally;
 pub mod twins;
 pub mod waitlist;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use tokio::sync::mpsc;
@@ -49,6 +52,8 @@ use crate::pipeline::conclude::Maker;
 use crate::pipeline::judge::Judge;
 use crate::pipeline::notes::Notes;
 use crate::pipeline::outlet::Outlet;
+use crate::pipeline::quotas::Quotas;
+use crate::pipeline::shadow::Tap;
 use crate::pipeline::tally::Tally;
 use crate::pipeline::twins::Twins;
 use crate::policy::Policy;
@@ -132,6 +137,16 @@ pub enum Work {
     },
 }
 
+impl Work {
+    /// What is known about the model.
+    pub fn info(&self) -> &Arc<ModelInfo> {
+        match self {
+            Work::Judge { model, .. } => &model.info,
+            Work::Draft { model, .. } => &model.info,
+        }
+    }
+}
+
 /// What a road is built from.
 pub struct Parts {
     /// The model and the policy in force.
@@ -148,6 +163,10 @@ pub struct Parts {
     pub suspects: Arc<Suspects>,
     /// Counters.
     pub tally: Arc<Tally>,
+    /// Policies that come into force while it runs.
+    pub policies: mpsc::Receiver<Policy>,
+    /// Where a shadow has its share.
+    pub tap: Option<Tap>,
 }
 
 /// A running road: a source feeds `intake` and takes receipts back from `settled`.
@@ -181,7 +200,14 @@ enum Engine {
 
 /// Builds the road and starts its stages on the current runtime.
 pub fn build(parts: Parts) -> Result<Road, Fatal> {
-    let Parts { work, cache, outlet, pool, limits, suspects, tally } = parts;
+    let Parts { work, cache, outlet, pool, limits, suspects, tally, policies, tap } = parts;
+    let quotas = match &work {
+        Work::Judge { policy, .. } => {
+            tally.drift.begin(policy.calibration.as_deref());
+            Quotas::default().renewed(policy, Instant::now())
+        }
+        Work::Draft { .. } => Quotas::default(),
+    };
     let Task { prompt, keyring, kind, rules, detect_language, maker, engine } = Task::of(work, pool);
     let room = limits.max_in_flight;
     // Beyond the permits, in case a record that was fetched before a pause is handed out after it.
@@ -210,6 +236,9 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
         settled: settled_tx,
         tolerance: Tolerance { in_a_row: limits.max_consecutive_rejections, ratio: limits.max_rejection_ratio },
         tally: tally.clone(),
+        policies,
+        quotas,
+        tap,
     };
 
     let mut stages = JoinSet::new();
@@ -282,6 +311,7 @@ impl Threads {
         for instance in instances {
             let parts = infer::Parts {
                 instance,
+                model: info.name.clone(),
                 execution: execution.clone(),
                 prompt_tokens: info.prompt_tokens,
                 journal: self.journal()?,

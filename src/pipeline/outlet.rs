@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::error::Fatal;
 use crate::kafka::publisher::{Outgoing, Publisher, Report};
+use crate::pipeline::shadow::Comparison;
 use crate::receipt::{Original, Receipt};
 
 /// The end of the road.
@@ -15,6 +16,8 @@ pub enum Outlet {
     Kafka(Publisher),
     /// One line of JSON each.
     Lines(Lines),
+    /// Beside the road: compared, and published without waiting.
+    Shadow(Comparison),
 }
 
 impl Outlet {
@@ -32,6 +35,10 @@ impl Outlet {
                 Ok(()) => Ok(Some(receipt)),
                 Err(error) => Err(Fatal::Output { cause: error.to_string() }),
             },
+            Outlet::Shadow(comparison) => {
+                comparison.take(&original, &outgoing);
+                Ok(Some(receipt))
+            }
         }
     }
 
@@ -39,7 +46,7 @@ impl Outlet {
     pub async fn reports(&mut self, reports: &mut Vec<Report>) -> usize {
         match self {
             Outlet::Kafka(publisher) => publisher.reports(reports).await,
-            Outlet::Lines(_) => std::future::pending().await,
+            Outlet::Lines(_) | Outlet::Shadow(_) => std::future::pending().await,
         }
     }
 }

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::cache::Counts;
+use crate::pipeline::drift::Drift;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::vitals::Vitals;
 
 /// Counters; each is only ever added to.
 #[derive(Debug, Default)]
@@ -43,9 +46,20 @@ pub struct Tally {
     pub tombstones: AtomicU64,
     /// What the cache counts.
     pub cache: Arc<Counts>,
+    /// How the worker is.
+    pub vitals: Arc<Vitals>,
+    /// How far scores have moved from the calibration's baseline.
+    pub drift: Drift,
+    /// Instruments of what has attributes or is a distribution.
+    pub metrics: Metrics,
 }
 
 impl Tally {
+    /// Counts that reach no metric.
+    pub fn silent() -> Self {
+        Self { metrics: Metrics::silent(), ..Self::default() }
+    }
+
     /// Enters one run of the model: the rows' lengths, the shared prompt's, and how long it took.
     pub fn run(&self, lengths: &[usize], prompt: usize, took: Duration) {
         let rows = lengths.len();
@@ -55,7 +69,14 @@ impl Tally {
         add(&self.row_tokens, lengths.iter().sum());
         add(&self.padded_tokens, longest * rows);
         add(&self.shared_tokens, prompt * rows);
+        self.metrics.batch(rows, longest * rows);
+        lengths.iter().for_each(|_| self.metrics.stage("model", took));
         self.model_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Posts that became something.
+    pub fn finished(&self) -> u64 {
+        [&self.verdicts, &self.notes, &self.dead_letters, &self.tombstones].into_iter().map(read).sum()
     }
 
     /// Enters one step of writing: how many texts grew by a token, and how long it took.

@@ -5,7 +5,7 @@
 
 mod reader;
 
-use std::{fmt, fs, path::Path, sync::Arc};
+use std::{fmt, fs, path::Path, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -53,6 +53,17 @@ pub struct PolicyLabel {
     pub answer: String,
     /// From which scores on something is proposed; a label without thresholds always allows.
     pub thresholds: Option<Thresholds>,
+    /// How often the label may act by itself.
+    pub act_quota: Option<Quota>,
+}
+
+/// So many verdicts of one worker in a window; beyond, the action is `review`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Verdicts that may act.
+    pub most: u64,
+    /// Counted from the first, then anew.
+    pub window: Duration,
 }
 
 /// Scores below `review` allow; from `review` on a person looks; from `act` on the worker proposes to act.
@@ -74,6 +85,17 @@ pub enum Action {
     Review,
     /// The platform should act.
     Act,
+}
+
+impl Action {
+    /// As verdicts spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::Allow => "allow",
+            Action::Review => "review",
+            Action::Act => "act",
+        }
+    }
 }
 
 /// How a policy is written down.
@@ -185,8 +207,12 @@ impl Policy {
             .labels
             .iter()
             .map(|label| {
-                json!({"id": *label.id, "description": label.description, "answer": label.answer,
-                       "thresholds": label.thresholds})
+                let mut content = json!({"id": *label.id, "description": label.description, "answer": label.answer,
+                                         "thresholds": label.thresholds});
+                if let Some(Quota { most, window }) = label.act_quota {
+                    content["act_quota"] = json!({"most": most, "window": window.as_secs()});
+                }
+                content
             })
             .collect();
         self.calibration_revision = self.calibration.as_ref().map(|fit| fit.revision()).unwrap_or_default();

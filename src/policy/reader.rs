@@ -1,10 +1,11 @@
 //! From the text of a policy to a checked one, or to everything that is wrong with it.
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
+use jiff::SignedDuration;
 use serde_json::{Map, Value};
 
-use super::{Policy, PolicyFormat, PolicyLabel, PolicyProblem, Thresholds};
+use super::{Policy, PolicyFormat, PolicyLabel, PolicyProblem, Quota, Thresholds};
 use crate::calibration::CalibrationV1;
 use crate::hygiene::Mask;
 use crate::language;
@@ -150,7 +151,7 @@ impl<'a> Reader<'a> {
             self.problem(field, "must be a map with id, description and answer");
             return None;
         };
-        self.known_keys(field, label, &["id", "description", "answer", "thresholds"]);
+        self.known_keys(field, label, &["id", "description", "answer", "thresholds", "act_quota"]);
         let at = |key: &str| format!("{field}.{key}");
         Some(PolicyLabel {
             id: self.name(&at("id"), label.get("id")).into(),
@@ -159,6 +160,10 @@ impl<'a> Reader<'a> {
             thresholds: match label.get("thresholds") {
                 None | Some(Value::Null) => None,
                 Some(value) => self.thresholds(&at("thresholds"), value),
+            },
+            act_quota: match label.get("act_quota") {
+                None | Some(Value::Null) => None,
+                Some(value) => self.quota(&at("act_quota"), value),
             },
         })
     }
@@ -180,6 +185,24 @@ impl<'a> Reader<'a> {
             self.problem(field, message);
         }
         Some(bands)
+    }
+
+    fn quota(&mut self, field: &str, value: &Value) -> Option<Quota> {
+        let Value::Object(quota) = value else {
+            self.problem(field, "must be a map such as {most: 100, window: 1h}; leave it out for no end");
+            return None;
+        };
+        self.known_keys(field, quota, &["most", "window"]);
+        let most = quota.get("most").and_then(Value::as_u64);
+        let window = quota.get("window").and_then(Value::as_str).and_then(|text| text.parse::<SignedDuration>().ok());
+        let window = window.and_then(|window| Duration::try_from(window).ok()).filter(|window| window.as_secs() > 0);
+        if most.is_none() || window.is_none() {
+            self.problem(
+                field,
+                format!("is {value}; write a number and a duration, such as {{most: 100, window: 1h}}"),
+            );
+        }
+        Some(Quota { most: most?, window: window? })
     }
 
     fn threshold(&mut self, field: &str, value: Option<&Value>) -> Option<f64> {

@@ -124,6 +124,7 @@ mod tests {
             key: None,
             value: None,
             headers: Headers::default(),
+            span: crate::telemetry::trace::PostSpan::default(),
         };
         let key = Keyring::new(&[]).key(&[1]);
         let base = verdict_id(&original("t", 0, 5), &key);

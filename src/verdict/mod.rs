@@ -58,6 +58,17 @@ pub enum Source {
     Twin,
 }
 
+impl Source {
+    /// As verdicts spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Model => "model",
+            Source::Cache => "cache",
+            Source::Twin => "twin",
+        }
+    }
+}
+
 /// `verdict.v1`: the value of a record on the verdict topic; a CloudEvents 1.0 event in structured mode. What is the same
 /// for many verdicts is borrowed while one is written.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -172,6 +183,8 @@ pub enum ActionReason {
     Abstained,
     /// The post is in a language that the policy does not name, so the scores mean nothing.
     UnsupportedLanguage,
+    /// The scores call for `act`, and the label has used up the policy's quota for acting by itself.
+    Quota,
 }
 
 /// Defences that a post set off.

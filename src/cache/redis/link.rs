@@ -4,6 +4,7 @@
 //! for a second at a time.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -89,6 +90,9 @@ impl Link {
         // Not at the first fault: most pass, and the connection mends itself.
         if outcome.is_err() && self.breaker(|breaker| breaker.is_open()) {
             self.server.start_anew();
+        }
+        if let Some(change) = &change {
+            self.counts.breaker_open.store(*change == Change::Opened, Ordering::Relaxed);
         }
         match change {
             Some(Change::Opened) => {

@@ -24,6 +24,7 @@ use super::{
     builder::{check_operators, cores, full_beside, full_inputs, share_of_cores},
     contract::{Contract, Fallback},
     error::run_failed,
+    license,
     manifest::{Folder, Graph},
     provider,
     session::{Opening, Runtime},
@@ -61,6 +62,7 @@ pub fn load_draft(
     limits: &DraftLimits,
 ) -> Result<LoadedDraft, ModelError> {
     let folder = Folder::verify(&settings.path, settings.require_manifest)?;
+    license::check(folder.license().as_deref(), settings.license_accepted)?;
     let config = ModelConfig::read(&folder)?;
     let prompt = Prompt::for_drafting(&folder, prompt_text)?.resized(settings.prompt_tokens);
     config.check_vocabulary(prompt.vocabulary())?;
@@ -77,13 +79,14 @@ pub fn load_draft(
         model_digest: &model_digest,
         limits: *limits,
     };
-    let Ready { graph, drafters, nodes } = loader.ready()?;
+    let Ready { graph, drafters, nodes, fallback_nodes } = loader.ready()?;
     let info = ModelInfo {
         name: folder.name(),
         tokenizer_digest: prompt.tokenizer_digest().to_owned(),
         prompt_digest: prompt.digest().to_owned(),
         policy_digest: format!("sha256:{}", hex::encode(Sha256::digest(prompt_text))),
         nodes,
+        fallback_nodes,
         contract: graph.contract.describe(),
         precision: provider::precision(graph.precision, &settings.device),
         provider: settings.device.name(),
@@ -143,6 +146,7 @@ struct Ready {
     graph: Graph,
     drafters: Vec<Drafter>,
     nodes: BTreeMap<String, usize>,
+    fallback_nodes: usize,
 }
 
 struct Loader<'a> {
@@ -167,7 +171,8 @@ impl Loader<'_> {
         let drafter = |engine| Drafter::new(engine, self.prompt.clone(), self.limits);
         let mut drafters: Vec<Drafter> = engines.into_iter().map(drafter).collect();
         drafters.iter_mut().try_for_each(Drafter::warm_up)?;
-        Ok(Ready { graph, drafters, nodes: assignment.nodes() })
+        let fallback_nodes = assignment.fallback_nodes(&self.settings.device);
+        Ok(Ready { graph, drafters, nodes: assignment.nodes(), fallback_nodes })
     }
 
     /// The graph of the precision that was asked for.

@@ -1,5 +1,7 @@
 //! Puts the worker together: configuration to parts, start order, stop order. The only place that knows every part.
 
+mod beside;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -10,6 +12,9 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::beside::Beside;
+pub use self::beside::{facts, is_warm};
+use crate::admin::Facts;
 use crate::cache::Cache;
 use crate::config::{Config, Limits, Task};
 use crate::error::{Exit, Fatal};
@@ -174,20 +179,32 @@ fn fits(limits: &Limits, info: &ModelInfo) -> Result<(), AppError> {
 
 /// Builds the road to the given outlet. Must be called on the runtime.
 pub fn road(config: &Config, work: impl Into<Work>, outlet: Outlet, tally: Arc<Tally>) -> Result<Road, AppError> {
+    operated(config, work.into(), outlet, tally, Beside::none())
+}
+
+fn operated(
+    config: &Config,
+    work: Work,
+    outlet: Outlet,
+    tally: Arc<Tally>,
+    Beside { policies, tap }: Beside,
+) -> Result<Road, AppError> {
     let cache = Cache::open(&config.cache, tally.cache.clone()).map_err(AppError::Cache)?;
     let suspects = match &outlet {
         Outlet::Kafka(_) => suspects(config)?,
         // A person who judges lines sees what ends the process.
-        Outlet::Lines(_) => Suspects::none(),
+        Outlet::Lines(_) | Outlet::Shadow(_) => Suspects::none(),
     };
     Ok(pipeline::build(pipeline::Parts {
-        work: work.into(),
+        work,
         cache,
         outlet,
         pool: config.kafka.group.clone(),
         limits: config.limits.clone(),
         suspects: Arc::new(suspects),
         tally,
+        policies,
+        tap,
     })?)
 }
 
@@ -202,13 +219,18 @@ pub async fn run(
     config: &Config,
     work: impl Into<Work>,
     tally: Arc<Tally>,
+    facts: Facts,
     stop: CancellationToken,
 ) -> Result<(), AppError> {
+    let work = work.into();
+    let beside = Beside::start(config, &work, facts, &tally.metrics)?;
     let consumer = Consumer::connect(&config.kafka)?;
     // Blocks for as long as the broker takes to fence an older worker, if transactions were asked for.
-    let publisher =
-        tokio::task::block_in_place(|| Publisher::connect(&config.kafka, config.limits.max_in_flight / 2, &consumer))?;
-    let Road { intake, settled, stages, suspects } = road(config, work, Outlet::Kafka(publisher), tally.clone())?;
+    let publisher = tokio::task::block_in_place(|| {
+        Publisher::connect(&config.kafka, config.limits.max_in_flight / 2, &consumer, &tally.metrics)
+    })?;
+    let Road { intake, settled, stages, suspects } =
+        operated(config, work, Outlet::Kafka(publisher), tally.clone(), beside)?;
     let source = consumer.spawn(consumer::Parts {
         max_in_flight: config.limits.max_in_flight,
         stall_timeout: config.stall_timeout,
@@ -216,6 +238,8 @@ pub async fn run(
         intake,
         settled,
         stop: stop.clone(),
+        vitals: tally.vitals.clone(),
+        metrics: tally.metrics.clone(),
     })?;
     info!(brokers = %config.kafka.brokers, group = %config.kafka.group, topic = %config.kafka.posts, "consuming");
     let outcome = supervise(source, stages, &stop, config.grace + CLOSING).await;

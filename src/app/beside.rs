@@ -1,0 +1,116 @@
+//! What a running worker has beside its road: facts for whoever asks, policies that change, a shadow.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::{AppError, calibrated, load};
+use crate::admin::reload::{self, Reloader};
+use crate::admin::{Facts, observe};
+use crate::cache::Cache;
+use crate::config::{CacheSettings, Config, RawConfig, Shadow};
+use crate::kafka::aside::Aside;
+use crate::pipeline::outlet::Outlet;
+use crate::pipeline::shadow::{Comparison, Tap};
+use crate::pipeline::tally::Tally;
+use crate::pipeline::{self, Work};
+use crate::policy::Policy;
+use crate::suspects::Suspects;
+use crate::telemetry::metrics::Metrics;
+
+/// What a running worker has beside its road.
+pub(super) struct Beside {
+    /// Policies that come into force.
+    pub(super) policies: mpsc::Receiver<Policy>,
+    /// Where a shadow has its share.
+    pub(super) tap: Option<Tap>,
+}
+
+impl Beside {
+    /// Nothing.
+    pub(super) fn none() -> Self {
+        Self { policies: mpsc::channel(1).1, tap: None }
+    }
+
+    /// What the configuration asks for. Blocks while a shadow's model loads.
+    pub(super) fn start(config: &Config, work: &Work, facts: Facts, metrics: &Metrics) -> Result<Self, AppError> {
+        Ok(Self { policies: reload(config, work, facts), tap: shadow(config, metrics)? })
+    }
+}
+
+/// What `/info` tells before the model is there.
+pub fn facts(config: &Config, raw: &RawConfig) -> Facts {
+    let facts = Facts::default();
+    facts.set(
+        "versions",
+        json!({ "moderato": env!("CARGO_PKG_VERSION"), "librdkafka": crate::kafka::client_version() }),
+    );
+    facts.set("worker", json!(config.kafka.worker_id));
+    facts.set("license_accepted", json!(config.model.license_accepted));
+    facts.set("configuration", json!(raw));
+    facts
+}
+
+/// From here on posts can be judged: probes, metrics and `/info` say by what.
+pub fn is_warm(work: &Work, tally: &Arc<Tally>, facts: &Facts) {
+    let info = work.info();
+    facts.set("model", json!(info));
+    facts.set(
+        "policy",
+        match work {
+            Work::Judge { policy, .. } => reload::facts(policy),
+            Work::Draft { policy, .. } => json!({ "id": policy.id, "digest": policy.digest() }),
+        },
+    );
+    observe::register(tally, info, facts);
+    tally.vitals.is_warm();
+}
+
+/// Keeps the policy in force the one on disk, if it is a classifier's.
+fn reload(config: &Config, work: &Work, facts: Facts) -> mpsc::Receiver<Policy> {
+    let (to, policies) = mpsc::channel(1);
+    if let Work::Judge { policy, model } = work {
+        let reloader = Reloader {
+            file: config.policy.clone(),
+            every: config.policy_reload,
+            model: config.model.path.clone(),
+            info: model.info.clone(),
+            digest: policy.digest().to_owned(),
+            fits: |policy, info| calibrated(policy, info).map_err(|error| error.to_string()),
+            facts,
+            to,
+        };
+        tokio::spawn(async move {
+            if let Err(error) = reloader.run().await {
+                warn!(%error, "policies are not reloaded: cannot listen for SIGHUP");
+            }
+        });
+    }
+    policies
+}
+
+/// Loads what judges beside, if anything does, and starts it. Blocks while it loads.
+fn shadow(config: &Config, metrics: &Metrics) -> Result<Option<Tap>, AppError> {
+    let Some(Shadow { share, policy, model, topic }) = &config.shadow else { return Ok(None) };
+    let judged = Config { policy: policy.clone(), model: model.clone(), ..config.clone() };
+    let work = tokio::task::block_in_place(|| load(&judged))?;
+    let (comparison, live) = Comparison::new(Aside::connect(&config.kafka, topic)?, metrics.clone());
+    let (_, policies) = mpsc::channel(1);
+    let road = pipeline::build(pipeline::Parts {
+        work: work.into(),
+        cache: Cache::open(&CacheSettings::Off, Arc::default()).map_err(AppError::Cache)?,
+        outlet: Outlet::Shadow(comparison),
+        pool: format!("{}:shadow", config.kafka.group),
+        limits: config.limits.clone(),
+        suspects: Arc::new(Suspects::none()),
+        tally: Arc::new(Tally::silent()),
+        policies,
+        tap: None,
+    })?;
+    let (tap, tapped) = Tap::new(*share, metrics.clone());
+    pipeline::shadow::run(road, tapped, live, config.limits.max_in_flight)?;
+    info!(share, topic, "a shadow judges beside");
+    Ok(Some(tap))
+}
