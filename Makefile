@@ -216,7 +216,8 @@ soak: setup setup-tests tiny kafka
 bench: export ORT_DYLIB_PATH = $(RUNTIME)
 bench: export MODERATO_TEST_MODELS = $(CURDIR)/.cache/models
 bench: export MODERATO_TEST_KAFKA_LIBS = $(CURDIR)/$(JARS)
-bench: setup setup-tests model tiny kafka
+bench: export MODERATO_TEST_COLLECTOR = $(CURDIR)/$(COLLECTOR)/collector
+bench: setup setup-tests model tiny kafka $(COLLECTOR)/.complete
 	cargo bench --locked --bench road
 	@$(MAKE) bench-peers
 

@@ -1,9 +1,10 @@
-//! What the road costs: `moderato run` against Apache Kafka and Redis, in five tables; the tiny model in all but the last.
+//! What the road costs: `moderato run` against Apache Kafka and Redis, in six tables; the tiny model in all but the last.
 //!
 //! One: 1,000, 10,000 and 100,000 distinct posts, each through the model: the cost of a post does not grow with the
-//! topic, nor does memory. Two: 10,000 of them in either delivery mode. Three: 1,000,000 posts of which nine in ten
-//! repeat another's text. Four: every answer cached, so that the road alone is left, beside a bare loop that consumes the
-//! same posts and produces values of a verdict's size with rdkafka, interleaved. Five: the default model in int8, Kafka to
+//! topic, nor does memory. Two: 10,000 of them in either delivery mode. Three: the same with telemetry exported to a real
+//! OpenTelemetry Collector, and to one that hangs. Four: 1,000,000 posts of which nine in ten repeat another's text. Five:
+//! every answer cached, so that the road alone is left, beside a bare loop that consumes the
+//! same posts and produces values of a verdict's size with rdkafka, interleaved. Six: the default model in int8, Kafka to
 //! Kafka, beside the same posts judged by `moderato bench`, where no road is.
 //!
 //! `make bench` runs it, in about a quarter of an hour; `cargo bench --bench road -- linear engine` runs two of its
@@ -19,6 +20,7 @@ mod process;
 mod support;
 
 use std::collections::HashSet;
+use std::net::TcpListener;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -31,6 +33,7 @@ use process::{Clocks, Pass, median};
 use support::kafka::{Kafka, used};
 use support::records::Outgoing;
 use support::redis::Redis;
+use support::web::Collector;
 use support::worker::{Setup, Worker};
 
 /// Distinct posts of the first table. The answers to the last one's are then in Redis.
@@ -45,6 +48,7 @@ const KNOWN: (usize, usize) = (200_000, 5_000);
 const JUDGED: usize = 1_200;
 const PARTITIONS: i32 = 6;
 const ROUNDS: usize = 3;
+const TELEMETRY_ROUNDS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Posts produced at once: each has a future.
 const SLICE: usize = 50_000;
@@ -55,9 +59,10 @@ fn main() {
         redis: support::redis::used("bench_road").expect("a redis"),
     };
     let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let tables: [(&str, Table); 5] = [
+    let tables: [(&str, Table); 6] = [
         ("linear", Bench::linear),
         ("delivery", Bench::delivery),
+        ("telemetry", Bench::telemetry),
         ("crowd", Bench::crowd),
         ("cached", Bench::cached),
         ("engine", Bench::engine),
@@ -92,6 +97,33 @@ impl Bench {
         println!("|---|---|---|---|---|");
         for (passes, count) in passes.iter().zip(DISTINCT) {
             row(&count.to_string(), passes, &format!("{:.0}", median(passes, |pass| pass.peak_mb)));
+        }
+    }
+
+    /// What exporting costs: to a collector that takes it, and to one that takes the connection and nothing more.
+    fn telemetry(&self) {
+        let collector = Collector::start();
+        let hangs = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let hangs = format!("http://{}", hangs.local_addr().expect("an address"));
+        let arms = [("nothing", ""), ("to a collector", &collector.endpoint), ("to one that hangs", &hangs)];
+        let mut passes: [Vec<Pass>; 3] = Default::default();
+        for round in 0..TELEMETRY_ROUNDS {
+            for (passes, (name, endpoint)) in passes.iter_mut().zip(arms) {
+                let exporting = |worker: Setup| match endpoint {
+                    "" => worker,
+                    endpoint => worker.environment("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+                };
+                let topic = format!("telemetry-{}-{round}", name.replace(' ', "-"));
+                passes.push(self.distinct_with(DISTINCT[1], &topic, exporting));
+            }
+        }
+        println!("\n{} distinct posts, each through the model, traces, metrics and logs exported", DISTINCT[1]);
+        println!("for every post; medians of {TELEMETRY_ROUNDS} rounds, interleaved\n");
+        println!("| exported | posts/s (wall) | posts per CPU-second | of those with nothing exported | steal, s |");
+        println!("|---|---|---|---|---|");
+        let bare = median(&passes[0], Pass::per_cpu_second);
+        for (passes, (name, _)) in passes.iter().zip(arms) {
+            row(name, passes, &format!("{:.3}", median(passes, Pass::per_cpu_second) / bare));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use moderato::telemetry::metrics::{ALL, Kind};
+use moderato::telemetry::metrics::{self, ALL};
 use serde_json::Value;
 
 use crate::kafka;
@@ -75,8 +75,11 @@ fn metrics_count_what_became_of_each_post_and_have_only_the_documented_names() {
     for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
         assert!(documented.iter().any(|one| one == name), "{name} is not documented");
     }
-    let known = |kind: Kind| ALL.iter().filter(move |metric| metric.kind == kind).count();
-    assert!(known(Kind::Counter) > 10 && known(Kind::Gauge) > 10);
+    // What has not happened is not there yet: counters with attributes, and what needs a calibration.
+    let not_yet = [metrics::NOTES, metrics::RELOADS, metrics::DRIFT, metrics::QUOTA, metrics::SHADOW].map(|it| it.name);
+    for metric in ALL.iter().filter(|metric| !not_yet.contains(&metric.name)) {
+        assert!(text.contains(&format!("# TYPE {} ", metric.at_metrics())), "{} is not exported", metric.name);
+    }
     lint(&text);
 }
 
@@ -145,12 +148,14 @@ fn the_status_page_shows_what_happened_in_a_browser_and_loads_nothing_from_elsew
 
     let page = get(&address, "/");
     assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
-    assert!(
-        !page.body.contains("http://")
-            || page.body.matches("http://").count() == page.body.matches("http://www.w3.org/2000/svg").count()
-    );
+    for outside in ["https:", " src=", "url(", "@import", "<link"] {
+        assert!(!page.body.contains(outside), "{outside}");
+    }
+    assert_eq!(page.body.matches("http:").count(), page.body.matches("http://www.w3.org/2000/svg").count());
     let Some(shown) = rendered(&format!("http://{address}/")) else { return };
-    for text in ["ready", "not_json", &format!("{} 0:7", pool.posts), "<span>posts finished</span>", "<b>8</b>"] {
+    for text in
+        ["class=\"state good\"", "not_json", &format!("{} 0:7", pool.posts), "<span>posts finished</span>", "<b>8</b>"]
+    {
         assert!(shown.contains(text), "{text} is missing in\n{shown}");
     }
 }

@@ -60,6 +60,21 @@ fn a_collector_that_is_away_costs_no_post_and_no_exit_code() {
     assert_eq!(worker.wait(), 0);
 }
 
+#[test]
+fn a_collector_that_hangs_costs_no_post_and_holds_the_end_up_for_seconds_only() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 1);
+    pool.post(posts("p", 200));
+    // Takes connections, and nothing more.
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", hangs.local_addr().unwrap());
+    let setup = pool.setup().environment("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint);
+    let mut worker = setup.environment("OTEL_BSP_SCHEDULE_DELAY", "50").start();
+    assert_eq!(judged(&pool.verdicts_of_all()).len(), 200);
+    worker.sigterm();
+    assert_eq!(worker.wait(), 0, "within the tests' patience of a minute");
+}
+
 fn named<'a>(spans: &'a [Value], name: &str) -> Vec<&'a Value> {
     spans.iter().filter(|span| span["name"] == name).collect()
 }

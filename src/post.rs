@@ -106,6 +106,7 @@ pub fn decode(bytes: &[u8], max_bytes: usize) -> Result<Post, Rejected> {
             format!("the value has {} bytes; limits.max_post_bytes is {max_bytes}", bytes.len()),
         );
     }
+    let bytes = unframed(bytes);
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
@@ -121,7 +122,7 @@ pub fn decode(bytes: &[u8], max_bytes: usize) -> Result<Post, Rejected> {
         };
         return reject(reason, "the value is not a JSON object; see schemas/post.v1.json".to_owned());
     }
-    let post: PostV1 = match serde_json::from_str(text) {
+    let post = match parse(text) {
         Ok(post) => post,
         Err(error) => return reject(json_reason(&error), describe(&error)),
     };
@@ -137,6 +138,29 @@ pub fn decode(bytes: &[u8], max_bytes: usize) -> Result<Post, Rejected> {
     }
     let PostV1 { id, text, lang, version, evidence } = post;
     Ok(Post { id: PostId(id.into()), text, lang, version, evidence })
+}
+
+/// The value without the five bytes that a serialiser for a schema registry puts before it: a zero, which begins no JSON, and
+/// the schema's id.
+fn unframed(bytes: &[u8]) -> &[u8] {
+    match bytes {
+        [0, _, _, _, _, rest @ ..] => rest,
+        _ => bytes,
+    }
+}
+
+/// A post, or one that is the `data` of a CloudEvents 1.0 event in structured mode, whose own `id` is the event's.
+fn parse(text: &str) -> Result<PostV1, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Event {
+        #[serde(rename = "specversion")]
+        _specversion: String,
+        data: PostV1,
+    }
+    serde_json::from_str::<PostV1>(text).or_else(|error| match serde_json::from_str::<Event>(text) {
+        Ok(event) => Ok(event.data),
+        Err(_) => Err(error),
+    })
 }
 
 /// What is wrong with the evidence, in words that repeat none of it.
@@ -196,6 +220,24 @@ mod tests {
     fn a_minimal_post_is_decoded_and_unknown_fields_are_ignored() {
         let post = decode(br#"{"id":"p1","text":"hello","likes":[1,{"a":null}],"version":3}"#, 1000).unwrap();
         assert_eq!((&*post.id.0, post.text.as_str(), post.version), ("p1", "hello", Some(3)));
+    }
+
+    #[test]
+    fn a_post_in_a_cloud_event_and_one_behind_a_schema_id_are_the_same_post() {
+        let event =
+            br#"{"specversion":"1.0","id":"event-7","source":"s","type":"t","data":{"id":"p1","text":"hello"}}"#;
+        let framed = [&[0, 0, 0, 0, 42], br#"{"id":"p1","text":"hello"}"#.as_slice()].concat();
+        let both = [&[0, 0, 0, 1, 0], event.as_slice()].concat();
+        for value in [event.as_slice(), &framed, &both] {
+            let post = decode(value, 1000).unwrap();
+            assert_eq!((&*post.id.0, post.text.as_str()), ("p1", "hello"));
+        }
+        let own =
+            decode(br#"{"specversion":"1.0","id":"p1","text":"own","data":{"id":"d","text":"data"}}"#, 1000).unwrap();
+        assert_eq!(own.text, "own", "a post is a post, whatever else it carries");
+        assert_eq!(reason(br#"{"specversion":"1.0","id":"e","data":{"id":"p1"}}"#), "wrong_shape");
+        assert_eq!(reason(&[0, 0, 0, 0, 42]), "not_json");
+        assert_eq!(reason(&[0, 0]), "not_json");
     }
 
     #[test]

@@ -42,12 +42,13 @@ pub fn get(address: &str, path: &str) -> Answer {
     Answer { status, head: head.to_lowercase(), body: body.to_owned() }
 }
 
-/// One series of `/metrics`: the sum over all that have these labels.
+/// The sum over all series of that name that have these labels; no number where there is none.
 pub fn metric(address: &str, name: &str, labels: &[&str]) -> f64 {
     let text = get(address, "/metrics").body;
     let of =
         |line: &&str| line.split(['{', ' ']).next() == Some(name) && labels.iter().all(|label| line.contains(label));
-    text.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    let values = text.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.reduce(|sum, value| sum + value).unwrap_or(f64::NAN)
 }
 
 /// A collector that sends on, as JSON, what it is sent; and what arrived.

@@ -104,8 +104,9 @@ fn vitals(meter: &Meter, tally: &Arc<Tally>, instances: usize) {
     }
     let (tally, pace) = (tally.clone(), Mutex::new(Pace::default()));
     gauge(meter, &m::DRAIN, move |seen| {
+        let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Work { at: Instant::now(), posts: tally.finished(), busy: read(&tally.model_nanos) };
-        let seconds = pace.lock().unwrap_or_else(PoisonError::into_inner).seconds_a_post(now);
+        let seconds = pace.seconds_a_post(now);
         let behind: u64 = tally.vitals.behind().values().filter_map(|behind| behind.records).sum();
         if let Some(seconds) = seconds.or((behind == 0).then_some(0.0)) {
             seen(behind as f64 * seconds / instances.max(1) as f64, &[]);
@@ -171,8 +172,8 @@ impl Pace {
     /// Model seconds for each finished post; what the cache answers costs none. `None` before the first post.
     fn seconds_a_post(&mut self, now: Work) -> Option<f64> {
         let first = *self.0.front().unwrap_or(&Work { posts: 0, busy: 0, ..now });
-        let posts = now.posts - first.posts;
-        let pace = (posts > 0).then(|| (now.busy - first.busy) as f64 / 1e9 / posts as f64);
+        let posts = now.posts.saturating_sub(first.posts);
+        let pace = (posts > 0).then(|| now.busy.saturating_sub(first.busy) as f64 / 1e9 / posts as f64);
         // While nothing is finished the pace before stays known.
         while posts > 0 && self.0.get(1).is_some_and(|second| now.at.saturating_duration_since(second.at) > WINDOW) {
             self.0.pop_front();

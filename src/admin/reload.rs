@@ -1,7 +1,7 @@
 //! A changed policy comes into force without a restart: looked for every few seconds and on SIGHUP, taken between posts. The
 //! file's content is compared, so that a ConfigMap's symlinks may be swapped as they like.
 //!
-//! What the model reads stays: another prompt, other labels or other answers need another cache of the prompt, hence a
+//! What the model reads stays: another prompt, other labels, answers or masks need another cache of the prompt, hence a
 //! restart. A file that cannot be taken leaves the policy in force as it is, and is told once.
 
 use std::path::PathBuf;
@@ -30,8 +30,8 @@ pub struct Reloader {
     pub model: PathBuf,
     /// The model that answers.
     pub info: Arc<ModelInfo>,
-    /// Digest of the policy in force.
-    pub digest: String,
+    /// The policy in force.
+    pub in_force: Policy,
     /// Whether the calibration is for this model and prompt.
     pub fits: fn(&Policy, &ModelInfo) -> Result<(), String>,
     /// For `/info` and metrics.
@@ -55,8 +55,8 @@ impl Reloader {
             match self.read().await {
                 Ok(None) => self.in_force(&mut refused),
                 Ok(Some(policy)) => {
-                    self.take(policy, &reloads).await;
                     self.in_force(&mut refused);
+                    self.take(policy, &reloads).await;
                 }
                 Err(why) => self.refuse(why, &mut refused, &reloads),
             }
@@ -66,16 +66,18 @@ impl Reloader {
     /// The policy on disk, if it is another than the one in force and can take its place.
     async fn read(&self) -> Result<Option<Policy>, String> {
         let (file, model, info) = (self.file.clone(), self.model.clone(), self.info.clone());
-        let (digest, fits) = (self.digest.clone(), self.fits);
+        let (in_force, fits) = (self.in_force.clone(), self.fits);
         let read = move || {
             let policy = Policy::load(&file).map_err(|error| error.to_string())?;
-            if policy.digest() == digest {
+            if policy.digest() == in_force.digest() {
                 return Ok(None);
             }
             let prompt = model::load_tokenizer_only(&model, &policy).map_err(|error| error.to_string())?;
-            if prompt.digest() != info.prompt_digest {
+            let same_labels =
+                policy.labels.iter().map(|label| &label.id).eq(in_force.labels.iter().map(|label| &label.id));
+            if prompt.digest() != info.prompt_digest || !same_labels || policy.mask != in_force.mask {
                 return Err(format!(
-                    "policy {}: its prompt, labels or answers are others than those in force; restart the workers to take it",
+                    "policy {}: its prompt, labels, answers or masks are others than those in force; restart the workers to take it",
                     file.display()
                 ));
             }
@@ -88,13 +90,14 @@ impl Reloader {
     async fn take(&mut self, policy: Policy, reloads: &Counter<u64>) {
         let calibration = policy.calibration.as_ref().map_or("none", |calibration| calibration.id.as_str());
         info!(
-            policy = %policy.id, revision = %policy.revision, digest = policy.digest(), before = %self.digest, calibration,
+            policy = %policy.id, revision = %policy.revision, digest = policy.digest(), before = self.in_force.digest(), calibration,
             "a changed policy is in force"
         );
-        self.facts.set("policy", facts(&policy));
-        self.digest = policy.digest().to_owned();
-        reloads.add(1, &[KeyValue::new("outcome", "applied")]);
+        self.in_force = policy.clone();
+        let told = facts(&policy);
         let _ = self.to.send(policy).await;
+        reloads.add(1, &[KeyValue::new("outcome", "applied")]);
+        self.facts.set("policy", told);
     }
 
     fn in_force(&self, refused: &mut Option<String>) {
@@ -107,9 +110,12 @@ impl Reloader {
         if refused.as_ref() == Some(&why) {
             return;
         }
-        warn!(in_force = %self.digest, "the changed policy is refused and the one before stays in force: {why}");
-        reloads.add(1, &[KeyValue::new("outcome", "refused")]);
+        warn!(
+            in_force = self.in_force.digest(),
+            "the changed policy is refused and the one before stays in force: {why}"
+        );
         self.facts.set("policy_refused", json!(why));
+        reloads.add(1, &[KeyValue::new("outcome", "refused")]);
         *refused = Some(why);
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::{AppError, calibrated, load};
+use super::{AppError, Judges, calibrated, load};
 use crate::admin::reload::{self, Reloader};
 use crate::admin::{Facts, observe};
 use crate::cache::Cache;
@@ -17,7 +17,6 @@ use crate::pipeline::shadow::{Comparison, Tap};
 use crate::pipeline::tally::Tally;
 use crate::pipeline::{self, Work};
 use crate::policy::Policy;
-use crate::suspects::Suspects;
 use crate::telemetry::metrics::Metrics;
 
 /// What a running worker has beside its road.
@@ -34,9 +33,15 @@ impl Beside {
         Self { policies: mpsc::channel(1).1, tap: None }
     }
 
-    /// What the configuration asks for. Blocks while a shadow's model loads.
-    pub(super) fn start(config: &Config, work: &Work, facts: Facts, metrics: &Metrics) -> Result<Self, AppError> {
-        Ok(Self { policies: reload(config, work, facts), tap: shadow(config, metrics)? })
+    /// What the configuration asks for.
+    pub(super) fn start(
+        config: &Config,
+        work: &Work,
+        judges: Option<Judges>,
+        facts: Facts,
+        metrics: &Metrics,
+    ) -> Result<Self, AppError> {
+        Ok(Self { policies: reload(config, work, facts), tap: shadow(config, judges, metrics)? })
     }
 }
 
@@ -77,7 +82,7 @@ fn reload(config: &Config, work: &Work, facts: Facts) -> mpsc::Receiver<Policy> 
             every: config.policy_reload,
             model: config.model.path.clone(),
             info: model.info.clone(),
-            digest: policy.digest().to_owned(),
+            in_force: policy.clone(),
             fits: |policy, info| calibrated(policy, info).map_err(|error| error.to_string()),
             facts,
             to,
@@ -91,20 +96,29 @@ fn reload(config: &Config, work: &Work, facts: Facts) -> mpsc::Receiver<Policy> 
     policies
 }
 
-/// Loads what judges beside, if anything does, and starts it. Blocks while it loads.
-fn shadow(config: &Config, metrics: &Metrics) -> Result<Option<Tap>, AppError> {
-    let Some(Shadow { share, policy, model, topic }) = &config.shadow else { return Ok(None) };
+/// Loads what judges beside, if anything does. Blocks.
+pub(super) fn load_shadow(config: &Config) -> Result<Option<Judges>, AppError> {
+    let Some(Shadow { policy, model, .. }) = &config.shadow else { return Ok(None) };
     let judged = Config { policy: policy.clone(), model: model.clone(), ..config.clone() };
-    let work = tokio::task::block_in_place(|| load(&judged))?;
-    let (comparison, live) = Comparison::new(Aside::connect(&config.kafka, topic)?, metrics.clone());
+    let mut judges = load(&judged).map_err(|error| AppError::Shadow(Box::new(error)))?;
+    // It acts on nothing, and would use up its quotas on its share alone.
+    judges.policy.labels.iter_mut().for_each(|label| label.act_quota = None);
+    Ok(Some(judges))
+}
+
+fn shadow(config: &Config, judges: Option<Judges>, metrics: &Metrics) -> Result<Option<Tap>, AppError> {
+    let (Some(Shadow { share, topic, .. }), Some(judges)) = (&config.shadow, judges) else { return Ok(None) };
+    let (comparison, live) = Comparison::new(Aside::connect(&config.kafka, topic, metrics)?, metrics.clone());
+    let pool = format!("{}:shadow", config.kafka.group);
     let (_, policies) = mpsc::channel(1);
     let road = pipeline::build(pipeline::Parts {
-        work: work.into(),
+        work: judges.into(),
         cache: Cache::open(&CacheSettings::Off, Arc::default()).map_err(AppError::Cache)?,
         outlet: Outlet::Shadow(comparison),
-        pool: format!("{}:shadow", config.kafka.group),
         limits: config.limits.clone(),
-        suspects: Arc::new(Suspects::none()),
+        // A post that ends the process in here is given up in here.
+        suspects: Arc::new(super::suspects_of(config, &pool)?),
+        pool,
         tally: Arc::new(Tally::silent()),
         policies,
         tap: None,

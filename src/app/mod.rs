@@ -43,6 +43,9 @@ pub enum AppError {
     /// The model folder, the library or the device must be mended.
     #[error("{0}")]
     Model(#[from] ModelError),
+    /// What judges beside must be mended, or left out.
+    #[error("shadow: {0}")]
+    Shadow(Box<AppError>),
     /// The limits do not fit the model.
     #[error("limits.max_input_tokens: {0}")]
     Limits(String),
@@ -76,6 +79,7 @@ impl AppError {
         match self {
             AppError::Policy(_) | AppError::Calibration(_) => "policy",
             AppError::Model(_) => "model",
+            AppError::Shadow(fault) => fault.code(),
             AppError::Limits(_) | AppError::Cache(_) | AppError::State { .. } => "config",
             AppError::Fatal(fatal) => fatal.code(),
         }
@@ -111,6 +115,11 @@ impl From<Judges> for Work {
     fn from(Judges { policy, model }: Judges) -> Self {
         Work::Judge { model, policy }
     }
+}
+
+/// Loads what the task needs, and what judges beside, if anything does. Takes seconds; blocks.
+pub fn load_all(config: &Config) -> Result<(Work, Option<Judges>), AppError> {
+    Ok((load_work(config)?, beside::load_shadow(config)?))
 }
 
 /// Loads what the task needs. Takes seconds; blocks.
@@ -210,7 +219,11 @@ fn operated(
 
 /// The pool's suspected posts, kept in `state_dir`.
 pub fn suspects(config: &Config) -> Result<Suspects, AppError> {
-    Suspects::open(&config.state_dir, &config.kafka.group, config.limits.max_attempts)
+    suspects_of(config, &config.kafka.group)
+}
+
+fn suspects_of(config: &Config, pool: &str) -> Result<Suspects, AppError> {
+    Suspects::open(&config.state_dir, pool, config.limits.max_attempts)
         .map_err(|error| AppError::State { folder: config.state_dir.clone(), error })
 }
 
@@ -218,12 +231,15 @@ pub fn suspects(config: &Config) -> Result<Suspects, AppError> {
 pub async fn run(
     config: &Config,
     work: impl Into<Work>,
+    shadow: Option<Judges>,
     tally: Arc<Tally>,
     facts: Facts,
     stop: CancellationToken,
 ) -> Result<(), AppError> {
     let work = work.into();
-    let beside = Beside::start(config, &work, facts, &tally.metrics)?;
+    let beside = Beside::start(config, &work, shadow, facts, &tally.metrics)?;
+    let kafka = &config.kafka;
+    tally.vitals.may_wait(kafka.drain_timeout + kafka.session_timeout + kafka.delivery_timeout);
     let consumer = Consumer::connect(&config.kafka)?;
     // Blocks for as long as the broker takes to fence an older worker, if transactions were asked for.
     let publisher = tokio::task::block_in_place(|| {
@@ -326,6 +342,8 @@ fn internal(part: &'static str, error: &JoinError) -> Fatal {
 pub fn stop_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // Where policies are reloaded it is listened to; elsewhere it must not end the process, as it would by itself.
+    drop(signal(SignalKind::hangup())?);
     let stop = stop.clone();
     tokio::spawn(async move {
         for seen in 0.. {

@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &DemoArguments) -> Result<Exit, Exit> {
     let worker = {
         let (stop, tally) = (stop.clone(), tally.clone());
         runtime.spawn(async move {
-            let outcome = app::run(&config, judges, tally, Facts::default(), stop.clone()).await;
+            let outcome = app::run(&config, judges, None, tally, Facts::default(), stop.clone()).await;
             stop.cancel(); // A worker that ended early ends the demo's waiting too.
             outcome
         })

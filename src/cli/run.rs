@@ -24,8 +24,9 @@ pub(super) fn run(common: &Common) -> Result<Exit, Exit> {
     let facts = app::facts(&config, &loaded.raw);
     let outcome =
         serve(&config, &telemetry, &tally, &facts).and_then(|()| runtime.block_on(work(&config, tally, facts)));
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    // On the runtime, or OTLP over gRPC would have nobody to send; a second signal still ends it.
     telemetry.finish();
+    runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
@@ -58,11 +59,11 @@ async fn work(config: &Config, tally: Arc<Tally>, facts: Facts) -> Result<Exit, 
     let loading = config.clone();
     // A signal while the model loads must not wait for it: there is nothing in flight yet.
     let work = tokio::select! {
-        loaded = tokio::task::spawn_blocking(move || app::load_work(&loading)) => loaded.map_err(|_| Exit::Failed)?,
+        loaded = tokio::task::spawn_blocking(move || app::load_all(&loading)) => loaded.map_err(|_| Exit::Failed)?,
         () = stop.cancelled() => return Ok(Exit::Ok),
     };
-    let work = work.map_err(|error| report(&error))?;
+    let (work, shadow) = work.map_err(|error| report(&error))?;
     app::is_warm(&work, &tally, &facts);
-    app::run(config, work, tally, facts, stop).await.map_err(|error| report(&error))?;
+    app::run(config, work, shadow, tally, facts, stop).await.map_err(|error| report(&error))?;
     Ok(Exit::Ok)
 }

@@ -56,7 +56,8 @@ pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError
     let device = checker.device(&raw.model);
     // A CPU gains nothing past a few hundred; a GPU must read all weights for each run.
     let batch_tokens = raw.limits.max_batch_tokens.number().unwrap_or(if device.is_cpu() { 512 } else { 2048 });
-    let kafka = checker.kafka(&raw.kafka, raw.task);
+    let shadow = raw.kafka.topics.shadow.as_ref().filter(|_| raw.shadow.share > 0.0);
+    let kafka = checker.kafka(&raw.kafka, raw.task, shadow);
     let model = checker.model(&raw.model, device, &raw.limits, batch_tokens);
     let config = Config {
         task: raw.task,
@@ -123,7 +124,9 @@ impl Checker {
         self.require(!topic.is_empty(), "kafka.topics.shadow", || "is required for a shadow".to_owned());
         let policy = self.file("shadow.policy", policy.as_ref().unwrap_or(&raw.policy), policy_example(raw.task));
         let path = path.as_ref().map_or_else(|| model.path.clone(), PathBuf::from);
-        let model = ModelSettings { path, instances: Some(1), ..model.clone() };
+        // The live instances have the cores already: one thread shares them.
+        let threads = model.threads.or(Some(1));
+        let model = ModelSettings { path, instances: Some(1), threads, ..model.clone() };
         Some(Shadow { share: *share, policy, model, topic })
     }
 
@@ -159,7 +162,7 @@ impl Checker {
         value.map(|secret| secret.0.as_str().into())
     }
 
-    fn kafka(&mut self, raw: &RawKafka, task: Task) -> KafkaSettings {
+    fn kafka(&mut self, raw: &RawKafka, task: Task, shadow: Option<&String>) -> KafkaSettings {
         let brokers_ok = self.needs == Needs::ModelOnly || raw.brokers.split(',').all(is_host_port);
         self.require(brokers_ok, "kafka.brokers", || {
             format!("`{}` is not a list of host:port, such as localhost:9092", raw.brokers)
@@ -175,6 +178,7 @@ impl Checker {
             ("kafka.topics.dead_letters", &raw.topics.dead_letters),
         ];
         topics.extend(raw.topics.flagged.as_ref().map(|topic| ("kafka.topics.flagged", topic)));
+        topics.extend(shadow.map(|topic| ("kafka.topics.shadow", topic)));
         for (i, (key, topic)) in topics.iter().enumerate() {
             self.require(is_topic(topic), key, || {
                 format!("`{topic}` is not a topic name: 1 to 249 letters, digits, `.`, `_` and `-`")
@@ -198,6 +202,7 @@ impl Checker {
             task,
             dead_letters: raw.topics.dead_letters.clone(),
             flagged: raw.topics.flagged.clone(),
+            shadow: shadow.cloned(),
             delivery: raw.delivery,
             worker_id: self.worker_id(raw),
             drain_timeout: self.duration("kafka.drain_timeout", &raw.drain_timeout),

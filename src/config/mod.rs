@@ -114,6 +114,8 @@ pub struct KafkaSettings {
     pub dead_letters: String,
     /// Topic for posts that the policy flags, if they are passed on.
     pub flagged: Option<String>,
+    /// Topic for the shadow's verdicts, if there is a shadow.
+    pub shadow: Option<String>,
     /// What is promised when something breaks.
     pub delivery: Delivery,
     /// Tells this worker from the others of its group.

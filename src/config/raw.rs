@@ -164,7 +164,8 @@ pub struct RawModel {
 }
 
 /// A shadow: its verdicts go to `kafka.topics.shadow`, at most once each, and decide nothing. It loads a model of its own,
-/// with one instance; posts that come while it is busy are skipped.
+/// with one instance of one thread, which shares the machine; posts that come while it is busy, and those above 64 KiB, are
+/// skipped. Its policy is the one at the start, without quotas.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawShadow {
@@ -312,7 +313,11 @@ impl std::fmt::Display for Scalar {
 
 /// librdkafka has options that are secrets under many names; none is printed.
 fn without_secrets<S: Serializer>(options: &BTreeMap<String, Scalar>, serializer: S) -> Result<S::Ok, S::Error> {
-    let telling = |key: &str| ["password", "secret", "token", "pem", "jaas"].iter().any(|word| key.contains(word));
+    let telling = |key: &str| {
+        ["pass", "secret", "token", "pem", "jaas", "oauthbearer.config", "credential"]
+            .iter()
+            .any(|word| key.contains(word))
+    };
     serializer.collect_map(
         options
             .iter()

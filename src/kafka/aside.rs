@@ -4,37 +4,42 @@
 use rdkafka::client::ClientContext;
 use rdkafka::message::Message as _;
 use rdkafka::producer::{DeliveryResult, ProducerContext, ThreadedProducer};
-use tracing::debug;
+use tracing::warn;
 
 use super::record::{Outgoing, Topics};
 use crate::config::KafkaSettings;
 use crate::error::Fatal;
 use crate::receipt::Original;
+use crate::telemetry::metrics::Metrics;
 
 /// A producer for the shadow's verdicts.
 pub struct Aside {
     producer: ThreadedProducer<Unheard>,
     topics: Topics,
+    metrics: Metrics,
 }
 
 impl Aside {
     /// Connects by and by.
-    pub fn connect(settings: &KafkaSettings, topic: &str) -> Result<Self, Fatal> {
+    pub fn connect(settings: &KafkaSettings, topic: &str, metrics: &Metrics) -> Result<Self, Fatal> {
         let settings = KafkaSettings { output: topic.to_owned(), flagged: None, ..settings.clone() };
-        let producer = settings.producer().create_with_context(Unheard);
+        let producer = settings.producer().create_with_context(Unheard(metrics.clone()));
         let producer = producer.map_err(|error| Fatal::Kafka { cause: error.to_string() })?;
-        Ok(Self { producer, topics: Topics::of(&settings) })
+        Ok(Self { producer, topics: Topics::of(&settings), metrics: metrics.clone() })
     }
 
-    /// Whether the client took it; a full queue does not.
-    pub fn send(&self, original: &Original, verdict: &Outgoing) -> bool {
-        let mut records = self.topics.records(original, verdict).into_iter();
-        records.all(|wire| self.producer.send(wire.marked("moderato.shadow", "true").with(())).is_ok())
+    /// Hands a verdict to the client; a full queue does not take it.
+    pub fn send(&self, original: &Original, verdict: &Outgoing) {
+        for wire in self.topics.records(original, verdict) {
+            if self.producer.send(wire.marked("moderato.shadow", "true").with(())).is_err() {
+                self.metrics.shadow("undelivered");
+            }
+        }
     }
 }
 
-/// Nobody waits for its reports.
-struct Unheard;
+/// Counts what does not arrive.
+struct Unheard(Metrics);
 
 impl ClientContext for Unheard {}
 
@@ -43,7 +48,8 @@ impl ProducerContext for Unheard {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, record)) = result {
-            debug!(%error, topic = record.topic(), "a shadow's verdict did not arrive");
+            self.0.shadow("undelivered");
+            warn!(%error, topic = record.topic(), "a shadow's verdict did not arrive");
         }
     }
 }

@@ -78,7 +78,9 @@ impl Consumer {
     /// Makes the client and subscribes; connecting goes on by itself.
     pub fn connect(settings: &KafkaSettings) -> Result<Self, Fatal> {
         let mut config = settings.consumer();
-        if !settings.options.contains_key(STATISTICS) {
+        // Readiness and lag rest on it: never, or seldom, will not do.
+        let asked = settings.options.get(STATISTICS).and_then(|every| every.parse::<u64>().ok());
+        if asked.is_none_or(|every| !(1..=10_000).contains(&every)) {
             config.set(STATISTICS, "2000");
         }
         let consumer: BaseConsumer<Context> = config.create_with_context(Context::default()).map_err(lost)?;
@@ -287,7 +289,6 @@ impl ConsumerThread {
 
     fn revoke(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
         fault::reach(Point::Revoke);
-        self.parts.metrics.rebalance();
         let lost = self.consumer.assignment_lost();
         if !lost {
             self.drain(partitions, Instant::now() + self.settings.drain_timeout);

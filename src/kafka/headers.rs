@@ -39,11 +39,10 @@ pub(super) fn last<'a>(headers: &'a BorrowedHeaders, name: &CStr) -> Option<&'a 
     Some(unsafe { std::slice::from_raw_parts(value.cast::<u8>(), size) })
 }
 
-/// The headers without those whose names begin with one of `beginnings`; the others stay as they are, in their order.
-pub(super) fn without(headers: OwnedHeaders, beginnings: &[&str]) -> OwnedHeaders {
+/// The headers without those whose names are unwanted; the others stay as they are, in their order.
+pub(super) fn without(headers: OwnedHeaders, unwanted: impl Fn(&[u8]) -> bool) -> OwnedHeaders {
     let list = native(headers.as_borrowed()).cast_mut();
-    let unwanted = names(headers.as_borrowed())
-        .filter(|name| beginnings.iter().any(|b| name.to_bytes().starts_with(b.as_bytes())));
+    let unwanted = names(headers.as_borrowed()).filter(|name| unwanted(name.to_bytes()));
     for name in unwanted.collect::<Vec<_>>() {
         // SAFETY: the list is owned, nothing borrows from it here, and `name` is a copy that ends in NUL.
         unsafe { bindings::rd_kafka_header_remove(list, name.as_ptr()) };
@@ -92,9 +91,9 @@ mod tests {
     }
 
     #[test]
-    fn headers_go_by_the_beginning_of_their_name_and_the_others_keep_their_order() {
+    fn headers_go_by_their_name_and_the_others_keep_their_order() {
         let all = headers(&[("x.1", Some(b"1")), ("keep", Some(b"2")), ("x.1", None), ("y", None), ("keep", None)]);
-        let left = without(all, &["x.", "y"]);
+        let left = without(all, |name| name.starts_with(b"x.") || name == b"y");
         let left: Vec<_> =
             left.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect();
         assert_eq!(left, [("keep".to_owned(), Some(b"2".to_vec())), ("keep".to_owned(), None)]);

@@ -28,6 +28,8 @@ struct Known {
     end: Option<i64>,
     /// The lowest offset that is not finished.
     next: Option<i64>,
+    /// The last record that was delivered.
+    last: Option<i64>,
     /// Offsets and timestamps of delivered records, about one a second, from the oldest unfinished on.
     marks: VecDeque<(i64, i64)>,
 }
@@ -43,9 +45,12 @@ impl Lag {
 
     pub(super) fn delivered(&mut self, partition: Partition, offset: Offset, timestamp_ms: Option<i64>) {
         let Some(known) = self.0.get_mut(&partition) else { return };
-        known.next.get_or_insert(offset.0);
+        if known.last.is_none() {
+            known.next = Some(offset.0);
+        }
+        known.last = Some(offset.0);
         if let Some(at) = timestamp_ms
-            && known.marks.back().is_none_or(|(_, last)| (at - last).abs() >= APART_MS)
+            && known.marks.back().is_none_or(|(_, last)| at.saturating_sub(*last).saturating_abs() >= APART_MS)
         {
             known.marks.push_back((offset.0, at));
         }
@@ -59,6 +64,10 @@ impl Lag {
         while known.marks.get(1).is_some_and(|(offset, _)| *offset <= next) {
             known.marks.pop_front();
         }
+        // What is left may be the end of a transaction, which nobody is given.
+        if known.last.is_some_and(|last| last < next) {
+            known.marks.clear();
+        }
     }
 
     /// From the client's statistics; the committed offset counts until records come.
@@ -66,7 +75,9 @@ impl Lag {
         for End { partition, end, committed } in ends {
             if let Some(known) = self.0.get_mut(&partition) {
                 known.end = Some(end);
-                known.next = known.next.or(committed);
+                if known.last.is_none() {
+                    known.next = committed.or(known.next);
+                }
             }
         }
     }
@@ -106,11 +117,22 @@ mod tests {
     }
 
     #[test]
+    fn a_partition_that_ends_in_the_mark_of_a_transaction_does_not_age() {
+        let mut lag = Lag::default();
+        lag.assign(&[0]);
+        lag.delivered(0, Offset(10), Some(0));
+        lag.finished(0, 11);
+        lag.ends([end(0, 12, Some(11))]);
+        assert_eq!(lag.behind()[&0].oldest_ms, None);
+    }
+
+    #[test]
     fn an_idle_partition_is_as_far_behind_as_its_committed_offset() {
         let mut lag = Lag::default();
         lag.assign(&[0]);
+        lag.ends([end(0, 12, Some(4))]);
         lag.ends([end(0, 12, Some(10))]);
-        assert_eq!(lag.behind()[&0].records, Some(2));
+        assert_eq!(lag.behind()[&0].records, Some(2), "what another worker had committed before is not the last word");
         lag.delivered(0, Offset(10), None);
         lag.finished(0, 12);
         lag.ends([end(0, 12, Some(10))]);

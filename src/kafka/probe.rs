@@ -32,6 +32,7 @@ pub fn probe(settings: &KafkaSettings, budget: Duration) -> Result<String, Strin
         ("kafka.topics.dead_letters", &settings.dead_letters),
     ];
     topics.extend(settings.flagged.as_ref().map(|topic| ("kafka.topics.flagged", topic)));
+    topics.extend(settings.shadow.as_ref().map(|topic| ("kafka.topics.shadow", topic)));
     let missing: Vec<String> = topics
         .iter()
         .filter(|(_, topic)| partitions(&metadata, topic) == 0)

@@ -135,7 +135,9 @@ impl Redriver {
 
     /// The post as it came, with one header more.
     fn post<'a>(&'a self, letter: &Letter, original: &'a Original, sent: Box<Sent<Of>>) -> Record<'a, Of> {
-        let headers = headers::without(copy(&original.headers), &["moderato.error.", ORIGIN]);
+        let headers = headers::without(copy(&original.headers), |name| {
+            name.starts_with(b"moderato.error.") || name.starts_with(ORIGIN.as_bytes())
+        });
         let from = format!("{}/{}/{}", self.dead_letters, letter.partition, letter.offset);
         let headers = headers.insert(Header { key: ORIGIN, value: Some(&from) });
         let mut record = BaseRecord::with_opaque_to(&self.posts, sent).partition(letter.post.at.partition);

@@ -184,6 +184,7 @@ impl Parts {
         match (&self.maker, &*judged.body.answer) {
             (Maker::Judge(judge), Reply::Scores(answer)) => {
                 let mut verdict = judge.verdict(judged, answer);
+                let called_for = verdict.data.verdict.action;
                 hold_to_quota(&mut verdict.data.verdict, &mut self.quotas, &self.tally.metrics);
                 self.tally.drift.add(verdict.data.verdict.scores.iter().map(|(label, score)| (&**label, *score)));
                 let (label, action) = (&verdict.data.verdict.label, verdict.data.verdict.action);
@@ -197,7 +198,7 @@ impl Parts {
                     KeyValue::new("moderato.answered_by", judged.body.source.name()),
                 ]);
                 if let Some(tap) = &self.tap {
-                    tap.offer(&verdict.subject, &judged.original, label, action);
+                    tap.offer(&verdict.subject, &judged.original, label, called_for);
                 }
                 let value = encode(&verdict)?;
                 Ok(Outgoing::Verdict { value, verdict_id: verdict.id.into_owned(), flagged: action != Action::Allow })

@@ -22,8 +22,10 @@ use crate::receipt::{Envelope, Offset, Original, RawMessage, Receipt};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::PostSpan;
 
-/// Posts that may wait for the shadow.
+/// Posts that may wait for the shadow, and as many that may be on its road.
 const WAITING: usize = 256;
+/// Larger records are skipped: with them, those that wait take 32 MiB at most.
+const LARGEST: usize = 64 << 10;
 
 /// A post as the policy in force judged it, on its way to the shadow.
 pub struct Tapped {
@@ -51,9 +53,13 @@ impl Tap {
         if !sampled(post_id, self.share) {
             return;
         }
-        let original = Arc::new(Original { span: PostSpan::default(), ..original.clone() });
-        if self.to.try_send(Tapped { original, label: label.to_owned(), action }).is_err() {
-            self.metrics.shadow("skipped");
+        let small = original.value.as_ref().is_some_and(|value| value.len() <= LARGEST);
+        match self.to.try_reserve() {
+            Ok(place) if small => {
+                let original = Arc::new(Original { span: PostSpan::default(), ..original.clone() });
+                place.send(Tapped { original, label: label.to_owned(), action });
+            }
+            _ => self.metrics.shadow("skipped"),
         }
     }
 }
@@ -111,8 +117,8 @@ impl Comparison {
             _ => "rejected",
         };
         self.metrics.shadow(outcome);
-        if outcome != "rejected" && !self.producer.send(original, outgoing) {
-            self.metrics.shadow("skipped");
+        if outcome != "rejected" {
+            self.producer.send(original, outgoing);
         }
     }
 }
@@ -125,6 +131,7 @@ pub fn run(
     permits: usize,
 ) -> Result<(), Fatal> {
     let Road { intake, settled, mut stages, .. } = road;
+    let permits = permits.min(WAITING);
     tokio::spawn(async move {
         while let Some(ended) = stages.join_next().await {
             if let Ok(Err(error)) = ended {

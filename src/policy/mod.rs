@@ -62,7 +62,7 @@ pub struct PolicyLabel {
 pub struct Quota {
     /// Verdicts that may act.
     pub most: u64,
-    /// Counted from the first, then anew.
+    /// Counted from when the policy came into force, then anew.
     pub window: Duration,
 }
 
@@ -210,7 +210,7 @@ impl Policy {
                 let mut content = json!({"id": *label.id, "description": label.description, "answer": label.answer,
                                          "thresholds": label.thresholds});
                 if let Some(Quota { most, window }) = label.act_quota {
-                    content["act_quota"] = json!({"most": most, "window": window.as_secs()});
+                    content["act_quota"] = json!({"most": most, "window_ms": window.as_millis() as u64});
                 }
                 content
             })

@@ -83,7 +83,7 @@ metrics! {
     PAUSED = Gauge "moderato.partitions.paused" "{partition}" [""]
         "Of those, paused because no permit is left.";
     REBALANCES = Counter "moderato.rebalances" "{rebalance}" [""]
-        "Partitions given or taken.";
+        "Assignments that the group gave this worker.";
     LAG = Gauge "moderato.consumer.lag" "{post}" ["partition"]
         "Records behind the next offset to commit, up to the end that readers of committed records see.";
     LAG_TIME = Gauge "moderato.consumer.lag.time" "s" ["partition"]
@@ -92,8 +92,8 @@ metrics! {
         "What the posts behind will take at the pace of the last minute's work: lag times instance-seconds a post, over instances.";
     POLL_AGE = Gauge "moderato.poll.age" "s" [""]
         "Since the polling loop last moved.";
-    BROKERS_UP = Gauge "moderato.brokers.up" "{broker}" [""]
-        "Brokers to which a connection is open.";
+    BROKERS_UP = Gauge "moderato.brokers.up" "{connection}" [""]
+        "Open connections to brokers, the group's coordinator among them.";
     MODEL_INFO = Gauge "moderato.model.info" "" ["model, model_digest, precision, provider, onnxruntime"]
         "1; what runs, in its attributes.";
     NODES = Gauge "moderato.model.nodes" "{node}" ["provider"]
@@ -110,8 +110,8 @@ metrics! {
         "How far the scores' histogram has moved from the calibration's baseline: total variation distance, 0 to 1.";
     QUOTA = Counter "moderato.quota.exceeded" "{verdict}" ["label, action"]
         "Verdicts whose action became `review` because the policy's quota was used up.";
-    SHADOW = Counter "moderato.shadow.posts" "{post}" ["outcome: agreed, label_differs, action_differs, skipped, rejected"]
-        "Posts that the shadow policy or model judged too, and how its verdict compares.";
+    SHADOW = Counter "moderato.shadow.posts" "{post}" ["outcome: agreed, label_differs, action_differs, rejected, skipped, undelivered"]
+        "How the shadow's verdict compares with the live one; `skipped`: it was busy or the post too large; besides, `undelivered`: its verdict did not reach the topic.";
     LOG_REPEATS = Counter "moderato.log.suppressed" "{event}" [""]
         "Log lines left out because the same one had come too often.";
 }
@@ -262,7 +262,7 @@ impl Metrics {
         self.0.shadow.add(1, &[KeyValue::new("outcome", outcome)]);
     }
 
-    /// Partitions were given or taken.
+    /// The group gave this worker its share anew.
     pub fn rebalance(&self) {
         self.0.rebalances.add(1, &[]);
     }

@@ -22,11 +22,6 @@ pub(super) fn enable(tracer: SdkTracer) {
     let _ = TRACER.set(tracer);
 }
 
-/// Whether spans are made.
-pub fn enabled() -> bool {
-    TRACER.get().is_some()
-}
-
 /// Where a record stands, for its span.
 pub struct Place<'a> {
     /// Topic it was polled from.

@@ -12,9 +12,8 @@ use crate::receipt::Partition;
 
 /// Dead letters that are remembered for the status page.
 const REMEMBERED: usize = 20;
-/// The loop goes round every 20 ms, but for a drain (below `kafka.drain_timeout`) and calls to the broker; beyond this it
-/// hangs.
-const POLL_HANGS: Duration = Duration::from_secs(120);
+/// The loop goes round every 20 ms, but for what it waits for on purpose; so long beyond that it hangs.
+const POLL_HANGS: Duration = Duration::from_secs(60);
 
 /// How the worker is.
 #[derive(Debug)]
@@ -23,6 +22,8 @@ pub struct Vitals {
     /// Milliseconds after `since`.
     polled: AtomicU64,
     polling: AtomicBool,
+    /// Milliseconds that the polling loop may wait for something on purpose.
+    waits: AtomicU64,
     warm: AtomicBool,
     joined: AtomicBool,
     stopping: AtomicBool,
@@ -66,6 +67,7 @@ impl Default for Vitals {
             since: Instant::now(),
             polled: AtomicU64::default(),
             polling: AtomicBool::default(),
+            waits: AtomicU64::default(),
             warm: AtomicBool::default(),
             joined: AtomicBool::default(),
             stopping: AtomicBool::default(),
@@ -79,6 +81,11 @@ impl Default for Vitals {
 }
 
 impl Vitals {
+    /// How long the polling loop may wait on purpose: for a drain, a commit, a transaction.
+    pub fn may_wait(&self, longest: Duration) {
+        self.waits.store(u64::try_from(longest.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// Model and policy are loaded and warm.
     pub fn is_warm(&self) {
         self.warm.store(true, Ordering::Release);
@@ -124,7 +131,8 @@ impl Vitals {
     /// Whether the polling loop moved lately. A worker that still loads, or stops, lives; so does one whose broker is away.
     pub fn alive(&self) -> Result<(), Reasons> {
         let hangs = self.polling.load(Ordering::Relaxed) && !self.stopping.load(Ordering::Relaxed);
-        if hangs && self.poll_age() > POLL_HANGS { Err(vec!["the polling loop hangs"]) } else { Ok(()) }
+        let patience = POLL_HANGS + Duration::from_millis(self.waits.load(Ordering::Relaxed));
+        if hangs && self.poll_age() > patience { Err(vec!["the polling loop hangs"]) } else { Ok(()) }
     }
 
     /// Whether the model is warm.
@@ -188,7 +196,7 @@ impl Behind {
     pub fn seconds(&self, now_ms: i64) -> f64 {
         match (self.records, self.oldest_ms) {
             (Some(0), _) | (_, None) => 0.0,
-            (_, Some(oldest)) => (now_ms - oldest).max(0) as f64 / 1e3,
+            (_, Some(oldest)) => now_ms.saturating_sub(oldest).max(0) as f64 / 1e3,
         }
     }
 }
