@@ -52,7 +52,7 @@ impl Telemetry {
         Ok((Self { registry, traces, metrics, logs }, bridge))
     }
 
-    /// Exports what is left, within [`LAST_EXPORT`] for each signal. Blocks; not on the runtime's threads.
+    /// Exports what is left, within 5 s for each signal. Blocks; not on the runtime's threads.
     pub fn finish(self) {
         // A collector that is away is no reason for another exit code; the exporter has logged it.
         let _ = self.traces.map(|traces| traces.shutdown_with_timeout(LAST_EXPORT));
