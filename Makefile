@@ -39,13 +39,14 @@ FAULTS := --features failpoints
 export PYTHON
 
 .PHONY: help setup setup-tests runtime model draft-models tiny kafka tokenizer naughty-texts build demo test helm-test \
-	docs-test examples-test deny fuzz soak bench bench-peers broker image-steps sbom clean
+	docs-test examples-test deny fuzz soak bench bench-peers day broker image-steps sbom clean
 
 help:
 	@echo 'make demo    judge the sample posts with the default model; ARGS="..." go to the program'
 	@echo 'make test    the chart, documents and images, format, lints, unit tests, the Python tests, the integration tests, examples'
 	@echo 'make helm-test  the chart alone; make docs-test  documents and images; make examples-test  the producers'
 	@echo 'make fuzz    hostile posts without end: SECONDS=600 for each of the four targets'
+	@echo 'make day     a simulated day: load doubles to saturation and back; ARGS="--minute 12" or --docs'
 	@echo 'make soak    twenty minutes of faults drawn at random; MODERATO_SOAK_SECONDS, _POSTS and _SEED change it'
 	@echo 'make bench   what the road costs, beside a bare consume-produce loop; then bench-peers'
 	@echo 'make bench-peers  moderato beside llama.cpp, transformers, OpenVINO GenAI, onnxruntime-genai; ARGS=--quick'
@@ -182,7 +183,7 @@ test: setup setup-tests docs-test helm-test .venv/.tests $(COLLECTOR)/.complete 
 	@.ci/integration
 
 docs-test: .venv/.docs
-	$(VENV) -m pytest -q docker/tests docs/tests
+	$(VENV) -m pytest -q docker/tests docs/tests benches/day
 
 helm-test: .venv/.helm $(HELM)/.complete $(PROMTOOL)/.complete
 	$(VENV) -m pytest -q helm/tests
@@ -233,6 +234,11 @@ image-steps:
 sbom: export PATH := $(CURDIR)/$(dir $(CYCLONEDX)):$(PATH)
 sbom: $(CYCLONEDX)
 	cargo cyclonedx --format json --spec-version 1.5 --target x86_64-unknown-linux-gnu
+
+# Ten minutes; an autoscaler's formula starts and stops workers. Faults make the runs long without use of the CPU.
+day: setup setup-tests .venv/.tests tiny kafka
+	cargo build --locked $(FAULTS)
+	@MODERATO_DAY_PROGRAM='$(abspath $(TARGET))/debug/moderato' $(VENV) benches/day/day.py $(ARGS)
 
 broker: kafka
 	@exec integration-tests/kafka/broker $(JARS) .cache/kafka/data 9092 9093

@@ -120,6 +120,24 @@ fn a_lag_is_told_in_posts_and_in_seconds_while_there_is_one() {
 }
 
 #[test]
+fn a_backlog_that_nobody_has_begun_with_is_behind_to_its_end() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 2);
+    pool.post(posts("p", 3_000));
+    let mut worker = pool
+        .setup()
+        .with(&[
+            ("limits.max_batch_posts", "1"),
+            ("limits.max_in_flight", "1"),
+            ("kafka.options.statistics.interval.ms", "50"),
+        ])
+        .start();
+    let address = admin(&mut worker);
+    let seen = || metric(&address, "moderato_consumer_lag", &[]);
+    eventually("nearly all of it is behind", PATIENCE, seen, |posts| *posts > 2_000.0);
+}
+
+#[test]
 fn info_tells_versions_digests_and_configuration_and_no_secret() {
     let kafka = kafka!();
     let pool = Pool::new(&kafka, 1);

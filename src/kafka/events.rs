@@ -92,7 +92,8 @@ impl ClientContext for Context {
         let ends = partitions.filter(|known| known.ls_offset >= 0).map(|known| End {
             partition: known.partition,
             end: known.ls_offset,
-            committed: (known.committed_offset >= 0).then_some(known.committed_offset),
+            // A group that has committed nothing begins at the earliest record.
+            committed: [known.committed_offset, known.lo_offset].into_iter().find(|offset| *offset >= 0),
         });
         let seen = Seen { brokers_up, ends: ends.collect() };
         *self.statistics.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);

@@ -18,7 +18,7 @@ pub(super) struct End {
     pub partition: Partition,
     /// One past the last record that readers of committed records see.
     pub end: i64,
-    /// What the group has committed, if anything.
+    /// What the group has committed, or where it will begin.
     pub committed: Option<i64>,
 }
 
