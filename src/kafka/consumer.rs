@@ -159,7 +159,7 @@ impl ConsumerThread {
         Ok(())
     }
 
-    /// What probes and metrics read: that the loop moved, each time; how far behind, twice a second.
+    /// What probes and metrics read, twice a second: that the loop moved, and how far behind it is.
     fn tell(&mut self) {
         let now = Instant::now();
         if now < self.next_look {
