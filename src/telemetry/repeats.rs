@@ -1,4 +1,5 @@
 //! Keeps one log line from drowning the others: of each place in the code so many lines a window, the rest counted.
+//! What somebody turned on to look closely (debug, trace) is told whole.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +22,7 @@ pub fn suppressed() -> &'static AtomicU64 {
     &SUPPRESSED
 }
 
-/// Lets errors through always, and of anything else [`MOST`] lines of one place each [`WINDOW`].
+/// Lets through of each place's warnings and information [`MOST`] lines each [`WINDOW`], and all of any other level.
 #[derive(Default)]
 pub(super) struct Repeats(Mutex<HashMap<Identifier, Seen>>);
 
@@ -49,7 +50,8 @@ impl<S: Subscriber> Filter<S> for Repeats {
 
     fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        let through = *metadata.level() == Level::ERROR || self.lets_through(metadata.callsite(), Instant::now());
+        let bounded = matches!(*metadata.level(), Level::WARN | Level::INFO);
+        let through = !bounded || self.lets_through(metadata.callsite(), Instant::now());
         if !through {
             SUPPRESSED.fetch_add(1, Ordering::Relaxed);
         }
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_repeats_is_left_out_and_others_and_errors_are_not() {
+    fn a_line_that_repeats_is_left_out_and_others_errors_and_what_was_asked_for_are_not() {
         let lines = Lines::default();
         let writer = lines.clone();
         let layer =
@@ -90,12 +92,17 @@ mod tests {
             for n in 0..MOST * 3 {
                 tracing::warn!(n, "often");
                 tracing::error!(n, "grave");
+                tracing::debug!(n, "asked for");
             }
             tracing::warn!("once");
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let count = |word| text.matches(word).count();
-        assert_eq!((count("often"), count("grave"), count("once")), (MOST as usize, 3 * MOST as usize, 1));
+        let all = 3 * MOST as usize;
+        assert_eq!(
+            (count("often"), count("once"), count("grave"), count("asked for")),
+            (MOST as usize, 1, all, all)
+        );
     }
 
     #[test]
