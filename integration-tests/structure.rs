@@ -24,6 +24,7 @@ const FLOORS: [&[&str]; 7] = [
         "samples",
         "telemetry",
         "fault",
+        "files",
         "suspects",
         "hygiene",
         "note",

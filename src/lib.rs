@@ -18,6 +18,7 @@ pub mod error;
 pub mod eval;
 pub mod export;
 pub mod fault;
+pub mod files;
 pub mod hygiene;
 pub mod kafka;
 pub mod language;

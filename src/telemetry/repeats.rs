@@ -99,10 +99,7 @@ mod tests {
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         let count = |word| text.matches(word).count();
         let all = 3 * MOST as usize;
-        assert_eq!(
-            (count("often"), count("once"), count("grave"), count("asked for")),
-            (MOST as usize, 1, all, all)
-        );
+        assert_eq!((count("often"), count("once"), count("grave"), count("asked for")), (MOST as usize, 1, all, all));
     }
 
     #[test]
