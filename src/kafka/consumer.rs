@@ -10,26 +10,27 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Receiver;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::config::{Delivery, KafkaSettings};
 use crate::error::Fatal;
 use crate::fault::{self, Point};
+use crate::kafka::commits::Commits;
 use crate::kafka::events::{Context, Rebalance, unless_fatal};
+use crate::kafka::intake;
 use crate::kafka::lag::Lag;
 use crate::kafka::ledger::Ledger;
 use crate::kafka::membership::Membership;
 use crate::kafka::permits::Permits;
-use crate::kafka::trace;
-use crate::receipt::{Envelope, Headers, NextOffset, Offset, Original, Partition, RawMessage, Receipt};
+use crate::receipt::{Envelope, Offset, Partition, RawMessage, Receipt};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::trace::{OpenSpan, Place, PostSpan};
+use crate::telemetry::trace::OpenSpan;
 use crate::telemetry::vitals::Vitals;
 
 /// Longest wait for a record; also how late a stop or a settled receipt can be noticed while nothing arrives.
@@ -98,10 +99,13 @@ impl Consumer {
     /// Starts the thread. It ends with `Ok` when told to stop and drained.
     pub fn spawn(self, parts: Parts) -> Result<JoinHandle<Result<(), Fatal>>, Fatal> {
         let Self { settings, consumer, membership } = self;
+        let topic: Arc<str> = Arc::from(settings.posts.as_str());
+        let commits = Commits::new(&consumer, topic.clone(), settings.group.clone(), parts.metrics.clone())?;
         let mut thread = ConsumerThread {
             consumer,
             membership,
-            topic: Arc::from(settings.posts.as_str()),
+            commits,
+            topic,
             ledger: Ledger::default(),
             lag: Lag::default(),
             permits: Permits::new(parts.max_in_flight),
@@ -131,6 +135,7 @@ struct ConsumerThread {
     settings: KafkaSettings,
     consumer: Arc<BaseConsumer<Context>>,
     membership: Arc<Membership>,
+    commits: Commits,
     topic: Arc<str>,
     ledger: Ledger,
     lag: Lag,
@@ -149,6 +154,7 @@ impl ConsumerThread {
             self.pause_or_resume();
             self.poll()?;
             self.answer_rebalances()?;
+            self.acknowledge(Duration::ZERO);
             if Instant::now() >= self.next_commit {
                 self.commit(&self.ledger.partitions());
                 self.next_commit = Instant::now() + self.settings.commit_interval;
@@ -223,7 +229,7 @@ impl ConsumerThread {
                 None => break,
                 Some(Ok(message)) => {
                     records += 1;
-                    deliver(
+                    intake::deliver(
                         &mut self.ledger,
                         &mut self.permits,
                         &self.topic,
@@ -323,50 +329,42 @@ impl ConsumerThread {
                 Err(_) => break,
             }
         }
-        self.commit(partitions);
-        // A commit that meets another member's rebalance is refused; the client joins again by itself, and then it is
-        // taken. Given up early, these posts would be judged twice.
-        let deadline = deadline.min(Instant::now() + LAST_COMMIT);
-        while !self.ledger.to_commit(partitions).is_empty() && Instant::now() < deadline {
-            thread::sleep(COMMIT_AGAIN);
+        self.commit_for_good(partitions);
+    }
+
+    /// Commits and waits for the broker's word. A commit that meets another member's rebalance may be refused; the client
+    /// joins again by itself, and then it is taken. Given up early, these posts would be judged twice.
+    fn commit_for_good(&mut self, partitions: &[Partition]) {
+        let deadline = Instant::now() + LAST_COMMIT;
+        loop {
             self.commit(partitions);
+            if !self.commits.under_way() {
+                return;
+            }
+            let taken = self.acknowledge(deadline.saturating_duration_since(Instant::now()));
+            if Instant::now() >= deadline {
+                return;
+            }
+            if !taken {
+                thread::sleep(COMMIT_AGAIN);
+            }
         }
     }
 
-    /// Synchronous: the outcome of an asynchronous commit is never reported. A failed commit is tried again at the
-    /// next interval; the posts in between may be judged twice, never lost.
+    /// Asks for a commit of what is finished; [`Self::acknowledge`] hears of it.
     fn commit(&mut self, partitions: &[Partition]) {
         let offsets = self.ledger.to_commit(partitions);
-        // Thrown out of the group, this worker has nothing to say any more; an empty group would believe it.
-        if offsets.is_empty() || self.consumer.assignment_lost() {
-            return;
-        }
-        if self.settings.delivery == Delivery::ExactlyOnce {
+        match self.settings.delivery {
+            Delivery::AtLeastOnce => self.commits.begin(offsets),
             // They were committed in the transaction that made their verdicts visible.
-            return self.ledger.committed(&offsets);
-        }
-        let (began, start) = (SystemTime::now(), Instant::now());
-        let outcome = self.commit_list(&offsets).and_then(|list| self.consumer.commit(&list, CommitMode::Sync));
-        let mut span = OpenSpan::committed(&self.topic, &self.settings.group, began, offsets.len());
-        self.parts.metrics.committed(start.elapsed());
-        match outcome {
-            Ok(()) => {
-                debug!(?offsets, "offsets committed");
-                self.ledger.committed(&offsets);
-            }
-            Err(error) => {
-                span.failed("commit");
-                warn!(%error, ?offsets, "cannot commit offsets now");
-            }
+            Delivery::ExactlyOnce => self.ledger.committed(&offsets),
         }
     }
 
-    fn commit_list(&self, offsets: &[(Partition, NextOffset)]) -> KafkaResult<TopicPartitionList> {
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (partition, next) in offsets {
-            list.add_partition_offset(&self.topic, *partition, rdkafka::Offset::Offset(next.0))?;
-        }
-        Ok(list)
+    /// Whether the broker took the commit that was under way.
+    fn acknowledge(&mut self, wait: Duration) -> bool {
+        let taken = self.commits.acknowledged(wait);
+        taken.inspect(|offsets| self.ledger.committed(offsets)).is_some()
     }
 
     fn list(&self, partitions: &[Partition]) -> TopicPartitionList {
@@ -400,49 +398,4 @@ impl ConsumerThread {
         self.forget(&partitions);
         self.consumer.context().attended.store(false, Ordering::Release);
     }
-}
-
-/// Takes a permit and enters the record in the ledger before anything else can go wrong with it.
-fn deliver(
-    ledger: &mut Ledger,
-    permits: &mut Permits,
-    topic: &Arc<str>,
-    group: &str,
-    parts: &Parts,
-    message: &BorrowedMessage<'_>,
-) -> Result<(), Fatal> {
-    let received = Instant::now();
-    let Some(receipt) = ledger.deliver(message.partition(), Offset(message.offset()), received) else {
-        return Ok(());
-    };
-    permits.take(&receipt, message.payload_len() + message.key_len());
-    let original = Arc::new(Original { span: span(topic, group, message), ..original(topic, message) });
-    let envelope = Envelope { body: RawMessage, receipt, original, received };
-    parts.intake.try_send(envelope).map_err(|error| match error {
-        mpsc::error::TrySendError::Full(_) => {
-            Fatal::Internal { part: "prepare", cause: "a record arrived without a permit".to_owned() }
-        }
-        mpsc::error::TrySendError::Closed(_) => Fatal::Abandoned { part: "consumer" },
-    })
-}
-
-/// An owned copy of a record.
-pub(super) fn original(topic: &Arc<str>, message: &BorrowedMessage<'_>) -> Original {
-    let headers = message.headers().map(|headers| Arc::new(headers.detach()) as _);
-    Original {
-        topic: topic.clone(),
-        partition: message.partition(),
-        offset: Offset(message.offset()),
-        timestamp_ms: message.timestamp().to_millis(),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers: Headers(headers),
-        span: PostSpan::default(),
-    }
-}
-
-fn span(topic: &str, group: &str, message: &BorrowedMessage<'_>) -> PostSpan {
-    let producer = message.headers().map_or_else(trace::none, trace::extract);
-    let (partition, offset, tombstone) = (message.partition(), message.offset(), message.payload().is_none());
-    PostSpan::begin(&Place { topic, partition, offset, group, tombstone }, producer)
 }

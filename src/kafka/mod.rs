@@ -4,10 +4,12 @@
 pub mod aside;
 mod bounded;
 pub mod cleanup;
+mod commits;
 pub mod consumer;
 pub mod dead_letter;
 mod events;
 mod headers;
+mod intake;
 mod lag;
 pub mod ledger;
 mod membership;

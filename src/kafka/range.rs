@@ -19,9 +19,9 @@ use thiserror::Error;
 use tracing::info;
 
 use crate::config::KafkaSettings;
-use crate::kafka::consumer::original;
 use crate::kafka::events::hopeless;
 use crate::kafka::headers;
+use crate::kafka::intake::original;
 use crate::kafka::probe::{self, Listener};
 use crate::receipt::{Original, Partition};
 
