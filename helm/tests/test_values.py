@@ -242,7 +242,9 @@ def test_helm_test_checks_with_the_pool_s_own_configuration():
     pod = only(render("cpu"), "Pod")
     (container,) = pod["spec"]["containers"]
     assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
-    assert [*container["command"], *container["args"]] == ["moderato", "check", "-c", "/etc/moderato/config/moderato.yaml"]
+    assert [*container["command"], *container["args"]] == [
+        "moderato", "check", "-c", "/etc/moderato/config/moderato.yaml", "--wait=300s"
+    ]
     assert {"name": "config", "configMap": {"name": "rel-moderato-classify"}} in pod["spec"]["volumes"]
     assert not {"livenessProbe", "readinessProbe", "startupProbe"} & set(container)
 

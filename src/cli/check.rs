@@ -4,7 +4,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Common, VerbSettings, runtime};
+use clap::Args;
+
+use super::{Common, VerbSettings, duration, runtime};
 use crate::app;
 use crate::cache::Cache;
 use crate::config::{CacheSettings, Config, Needs};
@@ -12,10 +14,18 @@ use crate::error::Exit;
 use crate::kafka::probe;
 use crate::pipeline::Work;
 
-/// All probes together; they run side by side.
-const BUDGET: Duration = Duration::from_secs(10);
-/// What the broker may take of it.
+/// What the broker may take; the probes run side by side.
 const BROKER_BUDGET: Duration = Duration::from_secs(8);
+
+/// Checks the configuration, then broker, topics, Redis, model and device.
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    #[command(flatten)]
+    common: Common,
+    /// How long all of it may take: a large model loads for minutes, and TensorRT builds its engines.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "10s")]
+    wait: Duration,
+}
 
 /// What was found, or what is wrong and the exit code it leads to.
 type Outcome = Result<String, (Exit, String)>;
@@ -26,8 +36,8 @@ type Probe = fn(&Config) -> Outcome;
 /// What was asked, and the answer.
 type Finding = (&'static str, Outcome);
 
-pub(super) fn run(common: &Common) -> Result<Exit, Exit> {
-    let loaded = common.load(&VerbSettings::default(), Needs::Kafka);
+pub(super) fn run(arguments: &CheckArguments) -> Result<Exit, Exit> {
+    let loaded = arguments.common.load(&VerbSettings::default(), Needs::Kafka);
     let (raw, checked) = match loaded {
         Ok(loaded) => (Some(loaded.raw), loaded.checked),
         Err(error) => (None, Err(error)),
@@ -44,11 +54,11 @@ pub(super) fn run(common: &Common) -> Result<Exit, Exit> {
         }
     };
     say!("ok    configuration");
-    Ok(probe_all(&config))
+    Ok(probe_all(&config, arguments.wait))
 }
 
-fn probe_all(config: &Config) -> Exit {
-    let deadline = Instant::now() + BUDGET;
+fn probe_all(config: &Config, wait: Duration) -> Exit {
+    let deadline = Instant::now() + wait;
     let (found, findings) = mpsc::channel();
     let probes: [(&'static str, Probe); 4] = [("kafka", kafka), ("cache", cache), ("state", state), ("model", model)];
     for (name, probe) in probes {
@@ -71,7 +81,8 @@ fn probe_all(config: &Config) -> Exit {
         }
     }
     for name in &missing {
-        say!("FAIL  {name}: no answer within {} s", BUDGET.as_secs());
+        let more = if *name == "model" { "; one that takes longer to load wants `--wait 5m`" } else { "" };
+        say!("FAIL  {name}: no answer within {} s{more}", wait.as_secs());
         exit = if exit == Exit::Config { exit } else { Exit::Failed };
     }
     exit

@@ -65,11 +65,8 @@ enum Verb {
     Tokens(tokens::TokensArguments),
     /// Draft notes about the posts on standard input, one JSON line each, on standard output.
     Draft(draft::DraftArguments),
-    /// Check the configuration, then broker, topics, Redis, model and provider, within 10 seconds.
-    Check {
-        #[command(flatten)]
-        common: Common,
-    },
+    /// Check the configuration, then broker, topics, Redis, model and provider, within 10 seconds or what `--wait` says.
+    Check(check::CheckArguments),
     /// Was every post judged? Compare the input topic with the topics of verdicts and dead letters.
     Reconcile(reconcile::ReconcileArguments),
     /// Show dead letters, or put their posts back on the input topic.
@@ -105,6 +102,10 @@ pub struct Common {
 fn setting(text: &str) -> Result<Setting, String> {
     let (key, value) = text.split_once('=').ok_or("KEY=VALUE is expected, such as limits.max_in_flight=256")?;
     Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::duration(text).ok_or_else(|| format!("`{text}` is not a duration, such as 500ms, 20s, 5m or 7d"))
 }
 
 /// Settings of a verb's own.
@@ -162,7 +163,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Draft(arguments) => draft::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Eval(arguments) => eval::run(&arguments),
-        Verb::Check { common } => check::run(&common),
+        Verb::Check(arguments) => check::run(&arguments),
         Verb::Reconcile(arguments) => reconcile::run(&arguments),
         Verb::Export(arguments) => export::run(&arguments),
         Verb::DeadLetters(arguments) => dead_letters::run(&arguments),

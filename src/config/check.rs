@@ -89,6 +89,13 @@ pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError
     if checker.problems.is_empty() { Ok(config) } else { Err(ConfigError(checker.problems)) }
 }
 
+/// A duration as it is written everywhere: `500ms`, `20s`, `5m`, `7d`. Never none at all.
+pub fn duration(text: &str) -> Option<Duration> {
+    let parsed = SignedDuration::from_str(text).ok().and_then(|d| Duration::try_from(d).ok());
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok());
+    parsed.or(days.map(|days| Duration::from_secs(days * 86_400))).filter(|duration| !duration.is_zero())
+}
+
 pub(super) struct Checker {
     needs: Needs,
     problems: Vec<Problem>,
@@ -102,10 +109,7 @@ impl Checker {
     }
 
     pub(super) fn duration(&mut self, key: &str, text: &str) -> Duration {
-        let parsed = SignedDuration::from_str(text).ok().and_then(|d| Duration::try_from(d).ok());
-        let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok());
-        let parsed = parsed.or(days.map(|days| Duration::from_secs(days * 86_400)));
-        let positive = parsed.filter(|duration| !duration.is_zero());
+        let positive = duration(text);
         self.require(positive.is_some(), key, || format!("`{text}` is not a duration, such as 500ms, 20s, 5m or 7d"));
         // The value does not matter once there is a problem; one second keeps later comparisons quiet.
         positive.unwrap_or(Duration::from_secs(1))

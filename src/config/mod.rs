@@ -17,6 +17,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 pub use self::cache::{CacheSettings, RedisSettings};
+pub use self::check::duration;
 pub use self::devices::{
     Cuda, Device, Openvino, OpenvinoDevice, OpenvinoPrecision, Strict, Tensorrt, TensorrtPrecision, TensorrtRtx,
 };

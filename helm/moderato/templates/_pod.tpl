@@ -83,7 +83,7 @@ containers:
     image: {{ include "moderato.image" (dict "root" $root "worker" $worker "key" $w.key) }}
     imagePullPolicy: {{ $worker.image.pullPolicy }}
     command: [moderato]
-    args: [{{ .verb }}, -c, /etc/moderato/config/moderato.yaml]
+    args: [{{ .verb }}, -c, /etc/moderato/config/moderato.yaml{{ if not $run }}, --wait={{ include "moderato.startupSeconds" $w }}s{{ end }}]
     env:
       - name: POD_NAME
         valueFrom: {fieldRef: {fieldPath: metadata.name}}
