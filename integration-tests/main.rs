@@ -13,6 +13,7 @@ mod draft;
 mod edits;
 mod eval;
 mod exactly_once;
+mod explain;
 mod export;
 mod faults_broker;
 mod faults_circuit;

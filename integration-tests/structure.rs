@@ -9,7 +9,7 @@ use crate::support::repository;
 const FLOORS: [&[&str]; 7] = [
     &["main", "lib"],
     &["cli"],
-    &["app", "shutdown", "replay", "eval", "reconcile", "dead_letters", "export"],
+    &["app", "shutdown", "replay", "eval", "reconcile", "dead_letters", "export", "explain"],
     &["admin"],
     &["pipeline"],
     &["kafka", "cache", "model"],

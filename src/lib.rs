@@ -16,6 +16,7 @@ pub mod config;
 pub mod dead_letters;
 pub mod error;
 pub mod eval;
+pub mod explain;
 pub mod export;
 pub mod fault;
 pub mod files;

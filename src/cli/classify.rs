@@ -52,7 +52,7 @@ impl LockReader for io::Stdin {
 }
 
 /// For a person, and whether there is a verdict at all.
-fn explained(line: &str) -> (String, bool) {
+pub(super) fn explained(line: &str) -> (String, bool) {
     match serde_json::from_str::<VerdictV1>(line) {
         Ok(verdict) => (explain(&verdict), true),
         Err(_) => (line.trim_end().to_owned(), false),

@@ -17,6 +17,7 @@ mod demo_notes;
 mod demo_table;
 mod draft;
 mod eval;
+mod explain;
 mod export;
 mod lines;
 mod reconcile;
@@ -69,13 +70,15 @@ enum Verb {
     Check(check::CheckArguments),
     /// Was every post judged? Compare the input topic with the topics of verdicts and dead letters.
     Reconcile(reconcile::ReconcileArguments),
+    /// Everything that the topics know of a post: versions, verdicts, notes, dead letters, replays.
+    Explain(explain::ExplainArguments),
     /// Show dead letters, or put their posts back on the input topic.
     DeadLetters(dead_letters::DeadLettersArguments),
     /// Drafts for Community Notes, AT Protocol, ActivityStreams and the EU DSA out of verdicts and notes; nothing is submitted.
     Export(export::ExportArguments),
     /// Measure the model on this machine, without Kafka: posts/s, share of the machine's peak, waiting.
     Bench(Box<bench::BenchArguments>),
-    /// Print a schema: post, verdict, note, dead_letter, config, calibration, eval, reconcile, dead_letters, export-... or asyncapi.
+    /// Print a schema: post, verdict, note, dead_letter, config, calibration, eval, reconcile, explain, dead_letters, export-... or asyncapi.
     Schema {
         /// Which.
         name: SchemaName,
@@ -165,6 +168,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Eval(arguments) => eval::run(&arguments),
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Reconcile(arguments) => reconcile::run(&arguments),
+        Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Export(arguments) => export::run(&arguments),
         Verb::DeadLetters(arguments) => dead_letters::run(&arguments),
         Verb::Schema { name } => {

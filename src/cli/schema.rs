@@ -7,6 +7,7 @@ use crate::calibration::CalibrationV1;
 use crate::config;
 use crate::dead_letters::DeadLettersV1;
 use crate::eval::report::EvalV1;
+use crate::explain::ExplainV1;
 use crate::export::case::Platform;
 use crate::export::settings::Settings;
 use crate::export::{self, Format};
@@ -40,6 +41,8 @@ pub enum SchemaName {
     /// What `dead-letters list --json` prints.
     #[value(name = "dead_letters")]
     DeadLetters,
+    /// What `explain --json` prints.
+    Explain,
     /// A line of `export`.
     Export,
     /// What `export --settings` reads.
@@ -72,6 +75,7 @@ pub fn render(name: SchemaName) -> String {
         SchemaName::Eval => schema_for!(EvalV1).to_value(),
         SchemaName::Reconcile => schema_for!(ReconcileV1).to_value(),
         SchemaName::DeadLetters => schema_for!(DeadLettersV1).to_value(),
+        SchemaName::Explain => schema_for!(ExplainV1).to_value(),
         SchemaName::Export => schema_for!(export::Draft).to_value(),
         SchemaName::ExportSettings => schema_for!(Settings).to_value(),
         SchemaName::ExportPlatform => schema_for!(Platform).to_value(),
@@ -102,6 +106,7 @@ mod tests {
             (SchemaName::Eval, "eval.v1.json"),
             (SchemaName::Reconcile, "reconcile.v1.json"),
             (SchemaName::DeadLetters, "dead_letters.v1.json"),
+            (SchemaName::Explain, "explain.v1.json"),
             (SchemaName::Export, "export/export.v1.json"),
             (SchemaName::ExportSettings, "export/settings.v1.json"),
             (SchemaName::ExportPlatform, "export/platform.v1.json"),

@@ -3,6 +3,7 @@
 
 #![expect(unsafe_code, reason = "rdkafka has no safe call that leaves the names of other headers alone")]
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr;
 use std::sync::Arc;
@@ -37,6 +38,15 @@ pub(super) fn last<'a>(headers: &'a BorrowedHeaders, name: &CStr) -> Option<&'a 
     }
     // SAFETY: the value has that many bytes and belongs to the list, which is borrowed for as long.
     Some(unsafe { std::slice::from_raw_parts(value.cast::<u8>(), size) })
+}
+
+/// The headers whose name and value are text; of several of one name the last.
+pub(super) fn texts(headers: &BorrowedHeaders) -> BTreeMap<String, String> {
+    let text = |name: CString| {
+        let value = std::str::from_utf8(last(headers, &name)?).ok()?.to_owned();
+        Some((name.into_string().ok()?, value))
+    };
+    names(headers).filter_map(text).collect()
 }
 
 /// The headers without those whose names are unwanted; the others stay as they are, in their order.

@@ -155,6 +155,21 @@ impl Record<'_> {
         self.0.timestamp().to_millis()
     }
 
+    /// Its key, if it has one.
+    pub fn key(&self) -> Option<&[u8]> {
+        self.0.key()
+    }
+
+    /// Its value, if it is no tombstone.
+    pub fn value(&self) -> Option<&[u8]> {
+        self.0.payload()
+    }
+
+    /// The headers whose name and value are text; of several of one name the last.
+    pub fn headers(&self) -> BTreeMap<String, String> {
+        self.0.headers().map(headers::texts).unwrap_or_default()
+    }
+
     /// Whether its value is null.
     pub fn is_tombstone(&self) -> bool {
         self.0.payload().is_none()
