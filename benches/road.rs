@@ -1,11 +1,11 @@
-//! What the road costs: `moderato run` against Apache Kafka and Redis, in six tables; the tiny model in all but the last.
+//! What the road costs: `moderato run` against Apache Kafka and Redis, in seven tables; the tiny model in all but one.
 //!
 //! One: 1,000, 10,000 and 100,000 distinct posts, each through the model: the cost of a post does not grow with the
 //! topic, nor does memory. Two: 10,000 of them in either delivery mode. Three: the same with telemetry exported to a real
 //! OpenTelemetry Collector, and to one that hangs. Four: 1,000,000 posts of which nine in ten repeat another's text. Five:
 //! every answer cached, so that the road alone is left, beside a bare loop that consumes the
 //! same posts and produces values of a verdict's size with rdkafka, interleaved. Six: the default model in int8, Kafka to
-//! Kafka, beside the same posts judged by `moderato bench`, where no road is.
+//! Kafka, beside the same posts judged by `moderato bench`, where no road is. Seven: what linking and signing verdicts costs.
 //!
 //! `make bench` runs it, in about a quarter of an hour; `cargo bench --bench road -- linear engine` runs two of its
 //! tables (`cached` reads what `linear` left). Wall time on a shared machine is noise, so CPU seconds and the
@@ -59,13 +59,14 @@ fn main() {
         redis: support::redis::used("bench_road").expect("a redis"),
     };
     let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let tables: [(&str, Table); 6] = [
+    let tables: [(&str, Table); 7] = [
         ("linear", Bench::linear),
         ("delivery", Bench::delivery),
         ("telemetry", Bench::telemetry),
         ("crowd", Bench::crowd),
         ("cached", Bench::cached),
         ("engine", Bench::engine),
+        ("evidence", Bench::evidence),
     ];
     for (name, table) in tables {
         if asked.is_empty() || asked.iter().any(|word| word == name) {
@@ -290,6 +291,46 @@ impl Bench {
         );
     }
 
+    /// What a chain costs: where every text was met before, so that the road alone is left, and where the tiny model runs.
+    fn evidence(&self) {
+        let (count, texts) = KNOWN;
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = folder.path().join("key");
+        std::fs::write(&key, [7; 32]).expect("a file");
+        let checkpoints = self.kafka.topic("checkpoints", 1);
+        let linked = |worker: Setup| {
+            let signing = [("evidence.signing_key_file", key.display().to_string())];
+            let worker = worker.set("evidence.chain", true).set("kafka.topics.checkpoints", &checkpoints);
+            signing.into_iter().fold(worker, |worker, (key, value)| worker.set(key, value))
+        };
+        let arms: [(&str, &dyn Fn(Setup) -> Setup); 2] =
+            [("no evidence", &|worker| worker), ("linked, signed", &linked)];
+        let known = self.kafka.topic("evident", PARTITIONS);
+        self.produce(&known, count, |n| n % texts);
+        let filled = self.kafka.topic("evident-filled", PARTITIONS);
+        let worker = self.worker("evident-fill", &known, &filled, "evident").start();
+        self.wait_for(&filled, count);
+        stop(worker);
+        let (mut road, mut model): ([Vec<Pass>; 2], [Vec<Pass>; 2]) = Default::default();
+        for round in 0..TELEMETRY_ROUNDS {
+            for (index, (_, set)) in arms.iter().enumerate() {
+                let name = format!("evident-{index}-{round}");
+                road[index].push(self.road_with(&known, count, &name, "evident", set));
+                model[index].push(self.distinct_with(DISTINCT[1], &format!("{name}-distinct"), set));
+            }
+        }
+        println!("\nA chain over every verdict; medians of {TELEMETRY_ROUNDS} rounds, interleaved\n");
+        println!("| | posts/s (wall) | posts per CPU-second | of those without | steal, s |");
+        println!("|---|---|---|---|---|");
+        for (what, passes) in [("every answer cached", &road), ("each through the tiny model", &model)] {
+            let bare = median(&passes[0], Pass::per_cpu_second);
+            for (passes, (name, _)) in passes.iter().zip(&arms) {
+                let share = format!("{:.3}", median(passes, Pass::per_cpu_second) / bare);
+                row(&format!("{what}, {name}"), passes, &share);
+            }
+        }
+    }
+
     fn judge(&self, group: &str, posts: &str, verdicts: &str) -> Setup {
         let default_model = support::model("misinformation").display().to_string();
         let policy = support::repository("model/policies/misinformation.yaml").display().to_string();
@@ -300,8 +341,12 @@ impl Bench {
 
     /// From the first to the last verdict.
     fn road(&self, posts: &str, count: usize, group: &str, prefix: &str) -> Pass {
+        self.road_with(posts, count, group, prefix, |worker| worker)
+    }
+
+    fn road_with(&self, posts: &str, count: usize, group: &str, prefix: &str, set: impl Fn(Setup) -> Setup) -> Pass {
         let verdicts = self.kafka.topic(group, PARTITIONS);
-        let worker = self.worker(group, posts, &verdicts, prefix).set("limits.max_in_flight", 4096).start();
+        let worker = set(self.worker(group, posts, &verdicts, prefix).set("limits.max_in_flight", 4096)).start();
         self.wait_for(&verdicts, 1);
         let done = self.verdicts(&verdicts);
         let clocks = Clocks::read(worker.pid());

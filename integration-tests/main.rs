@@ -12,6 +12,7 @@ mod devices;
 mod draft;
 mod edits;
 mod eval;
+mod evidence;
 mod exactly_once;
 mod explain;
 mod export;

@@ -9,7 +9,7 @@ use crate::support::repository;
 const FLOORS: [&[&str]; 7] = [
     &["main", "lib"],
     &["cli"],
-    &["app", "shutdown", "replay", "eval", "reconcile", "dead_letters", "export", "explain"],
+    &["app", "shutdown", "replay", "eval", "reconcile", "dead_letters", "export", "explain", "audit"],
     &["admin"],
     &["pipeline"],
     &["kafka", "cache", "model"],
@@ -32,6 +32,7 @@ const FLOORS: [&[&str]; 7] = [
         "calibration",
         "language",
         "shape",
+        "evidence",
     ],
 ];
 

@@ -145,6 +145,8 @@ pub enum Exit {
     Failed,
     /// The operator must fix the command line, the configuration, the policy or the model folder.
     Config,
+    /// Done, and what was compared differs.
+    Differs,
 }
 
 impl Exit {
@@ -154,6 +156,7 @@ impl Exit {
             Exit::Ok => 0,
             Exit::Failed => 1,
             Exit::Config => 2,
+            Exit::Differs => 3,
         }
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod cache;
 pub mod calibration;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod config;
 pub mod dead_letters;
 pub mod error;
 pub mod eval;
+pub mod evidence;
 pub mod explain;
 pub mod export;
 pub mod fault;

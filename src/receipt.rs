@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::evidence::link::Head;
 use crate::telemetry::trace::PostSpan;
 
 /// A Kafka partition number.
@@ -46,12 +47,13 @@ pub struct Receipt {
     offset: Offset,
     epoch: Epoch,
     sequence: Sequence,
+    head: Option<Head>,
 }
 
 impl Receipt {
     /// Callers are the ledger and its tests: see the module's promise.
     pub(crate) fn new(partition: Partition, offset: Offset, epoch: Epoch, sequence: Sequence) -> Self {
-        Self { partition, offset, epoch, sequence }
+        Self { partition, offset, epoch, sequence, head: None }
     }
 
     /// The partition the record came from.
@@ -72,6 +74,17 @@ impl Receipt {
     /// The record's place in its partition's order.
     pub fn sequence(&self) -> Sequence {
         self.sequence
+    }
+
+    /// Where the partition's chain stands: on the way out, before the first record of the assignment; on the way back,
+    /// behind this one.
+    pub(crate) fn head(&self) -> Option<Head> {
+        self.head
+    }
+
+    /// The same duty with another head.
+    pub(crate) fn with_head(self, head: Option<Head>) -> Self {
+        Self { head, ..self }
     }
 
     /// What orders records: partition, assignment, and place within it.

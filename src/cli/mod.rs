@@ -8,6 +8,7 @@ macro_rules! say {
     }};
 }
 
+mod audit;
 mod bench;
 mod check;
 mod classify;
@@ -72,13 +73,15 @@ enum Verb {
     Reconcile(reconcile::ReconcileArguments),
     /// Everything that the topics know of a post: versions, verdicts, notes, dead letters, replays.
     Explain(explain::ExplainArguments),
+    /// Is the log of verdicts as it was written? Follows its chains and proves what was signed.
+    Audit(audit::AuditArguments),
     /// Show dead letters, or put their posts back on the input topic.
     DeadLetters(dead_letters::DeadLettersArguments),
     /// Drafts for Community Notes, AT Protocol, ActivityStreams and the EU DSA out of verdicts and notes; nothing is submitted.
     Export(export::ExportArguments),
     /// Measure the model on this machine, without Kafka: posts/s, share of the machine's peak, waiting.
     Bench(Box<bench::BenchArguments>),
-    /// Print a schema: post, verdict, note, dead_letter, config, calibration, eval, reconcile, explain, dead_letters, export-... or asyncapi.
+    /// Print a schema: post, verdict, note, dead_letter, config, calibration, eval, reconcile, checkpoint, audit, explain, dead_letters, export-... or asyncapi.
     Schema {
         /// Which.
         name: SchemaName,
@@ -169,6 +172,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Reconcile(arguments) => reconcile::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
+        Verb::Audit(arguments) => audit::run(&arguments),
         Verb::Export(arguments) => export::run(&arguments),
         Verb::DeadLetters(arguments) => dead_letters::run(&arguments),
         Verb::Schema { name } => {

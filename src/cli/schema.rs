@@ -7,6 +7,8 @@ use crate::calibration::CalibrationV1;
 use crate::config;
 use crate::dead_letters::DeadLettersV1;
 use crate::eval::report::EvalV1;
+use crate::evidence::checkpoint::CheckpointV1;
+use crate::evidence::verify::AuditV1;
 use crate::explain::ExplainV1;
 use crate::export::case::Platform;
 use crate::export::settings::Settings;
@@ -38,6 +40,10 @@ pub enum SchemaName {
     Eval,
     /// What `reconcile --json` prints.
     Reconcile,
+    /// What `audit verify --json` prints.
+    Audit,
+    /// A record of the topic of checkpoints.
+    Checkpoint,
     /// What `dead-letters list --json` prints.
     #[value(name = "dead_letters")]
     DeadLetters,
@@ -74,6 +80,8 @@ pub fn render(name: SchemaName) -> String {
         SchemaName::Calibration => schema_for!(CalibrationV1).to_value(),
         SchemaName::Eval => schema_for!(EvalV1).to_value(),
         SchemaName::Reconcile => schema_for!(ReconcileV1).to_value(),
+        SchemaName::Audit => schema_for!(AuditV1).to_value(),
+        SchemaName::Checkpoint => schema_for!(CheckpointV1).to_value(),
         SchemaName::DeadLetters => schema_for!(DeadLettersV1).to_value(),
         SchemaName::Explain => schema_for!(ExplainV1).to_value(),
         SchemaName::Export => schema_for!(export::Draft).to_value(),
@@ -105,6 +113,8 @@ mod tests {
             (SchemaName::Calibration, "calibration.v1.json"),
             (SchemaName::Eval, "eval.v1.json"),
             (SchemaName::Reconcile, "reconcile.v1.json"),
+            (SchemaName::Audit, "audit.v1.json"),
+            (SchemaName::Checkpoint, "checkpoint.v1.json"),
             (SchemaName::DeadLetters, "dead_letters.v1.json"),
             (SchemaName::Explain, "explain.v1.json"),
             (SchemaName::Export, "export/export.v1.json"),

@@ -10,8 +10,8 @@ use secrecy::SecretString;
 
 use super::raw::{RawConfig, RawKafka, RawLimits, RawModel, RawShadow, Secret};
 use super::{
-    BatchLimits, Config, ConfigError, Delivery, Device, GraphChoice, InputLimit, KafkaSettings, Limits, ModelSettings,
-    Needs, Problem, Shadow, Task,
+    BatchLimits, Config, ConfigError, Delivery, Device, EvidenceSettings, GraphChoice, InputLimit, KafkaSettings,
+    Limits, ModelSettings, Needs, Problem, Shadow, Task,
 };
 
 /// librdkafka keys that `kafka.options` may not set, with the reason given to whoever tries.
@@ -57,7 +57,8 @@ pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError
     // A CPU gains nothing past a few hundred; a GPU must read all weights for each run.
     let batch_tokens = raw.limits.max_batch_tokens.number().unwrap_or(if device.is_cpu() { 512 } else { 2048 });
     let shadow = raw.kafka.topics.shadow.as_ref().filter(|_| raw.shadow.share > 0.0);
-    let kafka = checker.kafka(&raw.kafka, raw.task, shadow);
+    let evidence = checker.evidence(&raw.evidence, raw.kafka.topics.checkpoints.as_ref());
+    let kafka = KafkaSettings { evidence, ..checker.kafka(&raw.kafka, raw.task, shadow) };
     let model = checker.model(&raw.model, device, &raw.limits, batch_tokens);
     let config = Config {
         task: raw.task,
@@ -102,6 +103,10 @@ pub(super) struct Checker {
 }
 
 impl Checker {
+    pub(super) fn needs(&self) -> Needs {
+        self.needs
+    }
+
     pub(super) fn require(&mut self, holds: bool, key: &str, message: impl FnOnce() -> String) {
         if !holds {
             self.problems.push(Problem { key: key.to_owned(), message: message() });
@@ -183,6 +188,7 @@ impl Checker {
         ];
         topics.extend(raw.topics.flagged.as_ref().map(|topic| ("kafka.topics.flagged", topic)));
         topics.extend(shadow.map(|topic| ("kafka.topics.shadow", topic)));
+        topics.extend(raw.topics.checkpoints.as_ref().map(|topic| ("kafka.topics.checkpoints", topic)));
         for (i, (key, topic)) in topics.iter().enumerate() {
             self.require(is_topic(topic), key, || {
                 format!("`{topic}` is not a topic name: 1 to 249 letters, digits, `.`, `_` and `-`")
@@ -207,6 +213,8 @@ impl Checker {
             dead_letters: raw.topics.dead_letters.clone(),
             flagged: raw.topics.flagged.clone(),
             shadow: shadow.cloned(),
+            checkpoints: raw.topics.checkpoints.clone(),
+            evidence: EvidenceSettings::default(),
             delivery: raw.delivery,
             worker_id: self.worker_id(raw),
             drain_timeout: self.duration("kafka.drain_timeout", &raw.drain_timeout),

@@ -5,6 +5,7 @@ mod cache;
 mod check;
 mod count;
 mod devices;
+mod evidence;
 mod layers;
 pub mod raw;
 
@@ -22,6 +23,7 @@ pub use self::devices::{
     Cuda, Device, Openvino, OpenvinoDevice, OpenvinoPrecision, Strict, Tensorrt, TensorrtPrecision, TensorrtRtx,
 };
 pub(crate) use self::devices::{OPENVINO_PLUGIN, RTX_PLUGIN};
+pub use self::evidence::{EvidenceSettings, Signing};
 pub use self::raw::{Delivery, LogFormat, OnOverlong, RawConfig, RawPrecision as Precision, Task};
 
 /// One thing wrong with the configuration: which key, what, and what would work.
@@ -117,6 +119,10 @@ pub struct KafkaSettings {
     pub flagged: Option<String>,
     /// Topic for the shadow's verdicts, if there is a shadow.
     pub shadow: Option<String>,
+    /// How what goes to the output topic can be proved later.
+    pub evidence: EvidenceSettings,
+    /// Topic of checkpoints, if it is named.
+    pub checkpoints: Option<String>,
     /// What is promised when something breaks.
     pub delivery: Delivery,
     /// Tells this worker from the others of its group.

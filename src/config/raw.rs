@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::cache::RawCache;
 use super::count::Count;
 use super::devices::{RawCuda, RawDevice, RawOpenvino, RawTensorrt, RawTensorrtRtx, Strict};
+use super::evidence::RawEvidence;
 
 /// moderato's configuration: a YAML file, then environment variables `MODERATO__SECTION__KEY`, then flags.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +33,8 @@ pub struct RawConfig {
     pub limits: RawLimits,
     /// Where answers are kept, so that nothing is computed twice.
     pub cache: RawCache,
+    /// How verdicts can be proved later.
+    pub evidence: RawEvidence,
     /// How the worker stops, and when it gives up.
     pub shutdown: RawShutdown,
     /// Folder where the worker notes which posts it runs, as digests, so that one which ends the process is known to the
@@ -108,6 +111,8 @@ pub struct RawTopics {
     pub flagged: Option<String>,
     /// Verdicts of the shadow go here.
     pub shadow: Option<String>,
+    /// Signed statements of how far the chains of `evidence` have come go here.
+    pub checkpoints: Option<String>,
 }
 
 /// What is promised of a verdict when something breaks.
@@ -353,6 +358,7 @@ impl Default for RawConfig {
             shadow: RawShadow::default(),
             limits: RawLimits::default(),
             cache: RawCache::default(),
+            evidence: RawEvidence::default(),
             shutdown: RawShutdown::default(),
             state_dir: None,
             log: RawLog::default(),
@@ -391,6 +397,7 @@ impl Default for RawTopics {
             dead_letters: "posts.dead-letters".to_owned(),
             flagged: None,
             shadow: None,
+            checkpoints: None,
         }
     }
 }

@@ -30,7 +30,7 @@ impl Aside {
 
     /// Hands a verdict to the client; a full queue does not take it.
     pub fn send(&self, original: &Original, verdict: &Outgoing) {
-        for wire in self.topics.records(original, verdict) {
+        for wire in self.topics.records(original, verdict, None) {
             if self.producer.send(wire.marked("moderato.shadow", "true").with(())).is_err() {
                 self.metrics.shadow("undelivered");
             }

@@ -18,13 +18,14 @@ use rdkafka::types::RDKafkaRespErr;
 use tracing::{debug, warn};
 
 use super::events::Context;
+use super::heads;
+use super::ledger::Due;
 use crate::error::Fatal;
-use crate::receipt::{NextOffset, Partition};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::OpenSpan;
 
 /// What is committed.
-pub(super) type Offsets = Vec<(Partition, NextOffset)>;
+pub(super) type Offsets = Vec<Due>;
 
 /// Commits for one group and topic.
 pub(super) struct Commits {
@@ -101,8 +102,8 @@ impl Commits {
 
     fn list(&self, offsets: &Offsets) -> KafkaResult<TopicPartitionList> {
         let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (partition, next) in offsets {
-            list.add_partition_offset(&self.topic, *partition, rdkafka::Offset::Offset(next.0))?;
+        for Due { partition, next, head } in offsets {
+            heads::add(&mut list, &self.topic, *partition, *next, head.as_ref())?;
         }
         Ok(list)
     }

@@ -21,11 +21,13 @@ use tracing::{info, warn};
 use crate::config::{Delivery, KafkaSettings};
 use crate::error::Fatal;
 use crate::fault::{self, Point};
+use crate::kafka::checkpoints::Checkpoints;
 use crate::kafka::commits::Commits;
 use crate::kafka::events::{Context, Rebalance, unless_fatal};
+use crate::kafka::heads;
 use crate::kafka::intake;
 use crate::kafka::lag::Lag;
-use crate::kafka::ledger::Ledger;
+use crate::kafka::ledger::{Due, Ledger};
 use crate::kafka::membership::Membership;
 use crate::kafka::permits::Permits;
 use crate::receipt::{Envelope, Offset, Partition, RawMessage, Receipt};
@@ -102,6 +104,7 @@ impl Consumer {
         let topic: Arc<str> = Arc::from(settings.posts.as_str());
         let commits = Commits::new(&consumer, topic.clone(), settings.group.clone(), parts.metrics.clone())?;
         let mut thread = ConsumerThread {
+            checkpoints: Checkpoints::connect(&settings)?,
             consumer,
             membership,
             commits,
@@ -136,6 +139,7 @@ struct ConsumerThread {
     consumer: Arc<BaseConsumer<Context>>,
     membership: Arc<Membership>,
     commits: Commits,
+    checkpoints: Option<Checkpoints>,
     topic: Arc<str>,
     ledger: Ledger,
     lag: Lag,
@@ -229,6 +233,10 @@ impl ConsumerThread {
                 None => break,
                 Some(Ok(message)) => {
                     records += 1;
+                    if self.settings.evidence.chain {
+                        let resumed = heads::resume(&self.consumer, &mut self.ledger, &self.topic, message.partition());
+                        resumed.map_err(lost)?;
+                    }
                     intake::deliver(
                         &mut self.ledger,
                         &mut self.permits,
@@ -315,6 +323,9 @@ impl ConsumerThread {
 
     /// From here on nothing of these partitions is committed: waits for a transaction that is under way.
     fn forget(&mut self, partitions: &[Partition]) {
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.close(partitions);
+        }
         self.ledger.forget(partitions);
         self.lag.forget(partitions);
         self.membership.forget(partitions);
@@ -357,14 +368,21 @@ impl ConsumerThread {
         match self.settings.delivery {
             Delivery::AtLeastOnce => self.commits.begin(offsets),
             // They were committed in the transaction that made their verdicts visible.
-            Delivery::ExactlyOnce => self.ledger.committed(&offsets),
+            Delivery::ExactlyOnce => self.committed(&offsets),
         }
     }
 
     /// Whether the broker took the commit that was under way.
     fn acknowledge(&mut self, wait: Duration) -> bool {
         let taken = self.commits.acknowledged(wait);
-        taken.inspect(|offsets| self.ledger.committed(offsets)).is_some()
+        taken.inspect(|offsets| self.committed(offsets)).is_some()
+    }
+
+    fn committed(&mut self, offsets: &[Due]) {
+        self.ledger.committed(offsets);
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.committed(offsets);
+        }
     }
 
     fn list(&self, partitions: &[Partition]) -> TopicPartitionList {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::evidence::link::Head;
 use crate::receipt::{Epoch, NextOffset, Offset, Partition, Receipt, Sequence};
 
 /// What settling a receipt did.
@@ -16,6 +17,17 @@ pub enum Settled {
     Counted,
     /// The partition was revoked or assigned anew since: the offset belongs to whoever owns it now.
     Stale,
+}
+
+/// What is to be committed of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// The partition.
+    pub partition: Partition,
+    /// One past the finished prefix.
+    pub next: NextOffset,
+    /// Where the partition's chain stands by then, if it has one.
+    pub head: Option<Head>,
 }
 
 /// A partition whose next offset has not moved for too long although posts are in flight.
@@ -44,6 +56,8 @@ struct Account {
     /// Sequence of the window's first entry.
     first: u64,
     next: Option<NextOffset>,
+    /// As of the next offset.
+    head: Option<Head>,
     committed: Option<NextOffset>,
     in_flight: usize,
     moved: Instant,
@@ -53,6 +67,7 @@ struct Account {
 struct Entry {
     offset: Offset,
     finished: bool,
+    head: Option<Head>,
 }
 
 impl Ledger {
@@ -64,6 +79,18 @@ impl Ledger {
             self.partitions.insert(partition, Account::new(epoch, now));
         }
         epoch
+    }
+
+    /// Whether the partition is assigned and nothing of it was delivered since.
+    pub fn is_new(&self, partition: Partition) -> bool {
+        self.partitions.get(&partition).is_some_and(|account| account.first == 0 && account.window.is_empty())
+    }
+
+    /// Where the chain of a newly assigned partition stands.
+    pub fn resume(&mut self, partition: Partition, head: Head) {
+        if let Some(account) = self.partitions.get_mut(&partition) {
+            account.head = Some(head);
+        }
     }
 
     /// Closes the accounts: receipts still out there become stale.
@@ -82,9 +109,9 @@ impl Ledger {
             account.moved = now;
         }
         let sequence = Sequence(account.first + account.window.len() as u64);
-        account.window.push_back(Entry { offset, finished: false });
+        account.window.push_back(Entry { offset, finished: false, head: None });
         account.in_flight += 1;
-        Some(Receipt::new(partition, offset, account.epoch, sequence))
+        Some(Receipt::new(partition, offset, account.epoch, sequence).with_head(account.head))
     }
 
     /// Marks an offset finished and moves the next offset over the finished prefix.
@@ -93,25 +120,25 @@ impl Ledger {
         if account.epoch != receipt.epoch() {
             return Settled::Stale;
         }
-        account.finish(receipt.sequence(), now);
+        account.finish(receipt.sequence(), receipt.head(), now);
         Settled::Counted
     }
 
     /// Next offsets that moved since they were last committed.
-    pub fn to_commit(&self, partitions: &[Partition]) -> Vec<(Partition, NextOffset)> {
+    pub fn to_commit(&self, partitions: &[Partition]) -> Vec<Due> {
         partitions
             .iter()
             .filter_map(|&partition| {
                 let account = self.partitions.get(&partition)?;
                 let next = account.next?;
-                (account.committed != Some(next)).then_some((partition, next))
+                (account.committed != Some(next)).then_some(Due { partition, next, head: account.head })
             })
             .collect()
     }
 
     /// Remembers what the broker acknowledged as committed.
-    pub fn committed(&mut self, offsets: &[(Partition, NextOffset)]) {
-        for (partition, next) in offsets {
+    pub fn committed(&mut self, offsets: &[Due]) {
+        for Due { partition, next, .. } in offsets {
             if let Some(account) = self.partitions.get_mut(partition) {
                 account.committed = Some(*next);
             }
@@ -150,17 +177,27 @@ impl Ledger {
 
 impl Account {
     fn new(epoch: Epoch, now: Instant) -> Self {
-        Self { epoch, window: VecDeque::new(), first: 0, next: None, committed: None, in_flight: 0, moved: now }
+        Self {
+            epoch,
+            window: VecDeque::new(),
+            first: 0,
+            next: None,
+            head: None,
+            committed: None,
+            in_flight: 0,
+            moved: now,
+        }
     }
 
-    fn finish(&mut self, sequence: Sequence, now: Instant) {
+    fn finish(&mut self, sequence: Sequence, head: Option<Head>, now: Instant) {
         // A receipt is unique and consumed by settling, so the entry exists and is not finished yet.
         let Some(entry) = self.window.get_mut((sequence.0 - self.first) as usize) else { return };
-        entry.finished = true;
+        (entry.finished, entry.head) = (true, head);
         self.in_flight -= 1;
         while self.window.front().is_some_and(|entry| entry.finished) {
-            let entry = self.window.pop_front();
-            self.next = entry.map(|entry| entry.offset.next());
+            if let Some(Entry { offset, head, .. }) = self.window.pop_front() {
+                (self.next, self.head) = (Some(offset.next()), head);
+            }
             self.first += 1;
             self.moved = now;
         }
@@ -170,12 +207,34 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::link::Hex;
     use proptest::prelude::*;
 
     fn ledger(now: Instant) -> Ledger {
         let mut ledger = Ledger::default();
         ledger.assign([0, 1], now);
         ledger
+    }
+
+    fn due(next: i64) -> Vec<Due> {
+        vec![Due { partition: 0, next: NextOffset(next), head: None }]
+    }
+
+    #[test]
+    fn the_chain_stands_where_the_finished_prefix_ends() {
+        let now = Instant::now();
+        let mut ledger = ledger(now);
+        let at = |links| Some(Head { links, ..Head::begin(Hex([1; 8]), "posts", 0) });
+        ledger.resume(0, at(7).unwrap());
+        let receipts: Vec<_> = (0..3).map(|o| ledger.deliver(0, Offset(o), now).unwrap()).collect();
+        assert_eq!(receipts[0].head(), at(7));
+        let mut back: Vec<_> = receipts.into_iter().zip(8..).map(|(r, links)| r.with_head(at(links))).collect();
+        let _ = ledger.settle(back.remove(2), now);
+        assert_eq!(ledger.to_commit(&[0]), []);
+        let _ = ledger.settle(back.remove(0), now);
+        assert_eq!(ledger.to_commit(&[0])[0].head, at(8));
+        let _ = ledger.settle(back.remove(0), now);
+        assert_eq!(ledger.to_commit(&[0])[0].head, at(10));
     }
 
     #[test]
@@ -187,8 +246,8 @@ mod tests {
         let _ = ledger.settle(receipts.pop().unwrap(), now);
         assert_eq!(ledger.to_commit(&[0]), vec![]);
         let _ = ledger.settle(receipts.pop().unwrap(), now);
-        assert_eq!(ledger.to_commit(&[0]), vec![(0, NextOffset(13))]);
-        ledger.committed(&[(0, NextOffset(13))]);
+        assert_eq!(ledger.to_commit(&[0]), due(13));
+        ledger.committed(&due(13));
         assert_eq!(ledger.to_commit(&[0]), vec![]);
     }
 
@@ -200,7 +259,7 @@ mod tests {
         let second = ledger.deliver(0, Offset(90), now).unwrap();
         let _ = ledger.settle(first, now);
         let _ = ledger.settle(second, now);
-        assert_eq!(ledger.to_commit(&[0]), vec![(0, NextOffset(91))]);
+        assert_eq!(ledger.to_commit(&[0]), due(91));
     }
 
     #[test]
@@ -257,7 +316,7 @@ mod tests {
                 }
                 let epoch = Epoch(ledger.epoch);
                 let unfinished = out.iter().filter(|r| r.epoch() == epoch).map(|r| r.offset().0).min();
-                if let (Some(hole), Some((_, next))) = (unfinished, ledger.to_commit(&[0]).first().copied()) {
+                if let (Some(hole), Some(next)) = (unfinished, ledger.to_commit(&[0]).first().map(|due| due.next)) {
                     prop_assert!(next.0 <= hole, "next offset {} stepped over {hole}", next.0);
                 }
                 prop_assert_eq!(ledger.in_flight(&[0]), out.iter().filter(|r| r.epoch() == epoch).count());

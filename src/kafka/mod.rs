@@ -3,12 +3,15 @@
 
 pub mod aside;
 mod bounded;
+mod chains;
+mod checkpoints;
 pub mod cleanup;
 mod commits;
 pub mod consumer;
 pub mod dead_letter;
 mod events;
 mod headers;
+mod heads;
 mod intake;
 mod lag;
 pub mod ledger;

@@ -33,6 +33,7 @@ pub fn probe(settings: &KafkaSettings, budget: Duration) -> Result<String, Strin
     ];
     topics.extend(settings.flagged.as_ref().map(|topic| ("kafka.topics.flagged", topic)));
     topics.extend(settings.shadow.as_ref().map(|topic| ("kafka.topics.shadow", topic)));
+    topics.extend(settings.evidence.signing.as_ref().map(|signing| ("kafka.topics.checkpoints", &signing.topic)));
     let missing: Vec<String> = topics
         .iter()
         .filter(|(_, topic)| partitions(&metadata, topic) == 0)

@@ -11,6 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer};
 use tokio::sync::mpsc;
 
+use super::chains::Chains;
 use super::consumer::Consumer;
 pub use super::record::Outgoing;
 use super::record::{Destination, Topics};
@@ -32,6 +33,7 @@ pub type Report = Result<Receipt, Fatal>;
 /// Sends records, and tells how each ended.
 pub struct Publisher {
     way: Way,
+    chains: Option<Chains>,
     reports: mpsc::UnboundedReceiver<Report>,
 }
 
@@ -83,16 +85,25 @@ impl Publisher {
                 Way::ExactlyOnce(sender)
             }
         };
-        Ok(Self { way, reports })
+        Ok(Self { way, chains: settings.evidence.chain.then(Chains::default), reports })
     }
 
     /// Takes the finished post over, in the order of calls; the receipt comes back by [`Publisher::reports`].
-    pub async fn publish(&self, original: Arc<Original>, outgoing: Outgoing, receipt: Receipt) -> Result<(), Fatal> {
+    pub async fn publish(
+        &mut self,
+        original: Arc<Original>,
+        outgoing: Outgoing,
+        receipt: Receipt,
+    ) -> Result<(), Fatal> {
+        let (link, receipt) = match &mut self.chains {
+            Some(chains) => chains.link(&original, &outgoing, receipt)?,
+            None => (None, receipt),
+        };
         match &self.way {
-            Way::AtLeastOnce(producer) => producer.publish(&original, &outgoing, receipt).await,
+            Way::AtLeastOnce(producer) => producer.publish(&original, &outgoing, link.as_deref(), receipt).await,
             // Never waits: the permits bound it. If the thread is gone, its last report says why.
             Way::ExactlyOnce(sender) => {
-                let _ = sender.send(Pending { original, outgoing, receipt });
+                let _ = sender.send(Pending { original, outgoing, link, receipt });
                 Ok(())
             }
         }
@@ -116,8 +127,14 @@ impl Producer {
         })
     }
 
-    async fn publish(&self, original: &Original, outgoing: &Outgoing, receipt: Receipt) -> Result<(), Fatal> {
-        let records = self.topics.records(original, outgoing);
+    async fn publish(
+        &self,
+        original: &Original,
+        outgoing: &Outgoing,
+        link: Option<&str>,
+        receipt: Receipt,
+    ) -> Result<(), Fatal> {
+        let records = self.topics.records(original, outgoing, link);
         // As many shares as records and none kept here: else the last report might not be the last to hold one.
         let shares = std::iter::repeat_n(Arc::new(receipt), records.len());
         for (mut wire, receipt) in records.into_iter().zip(shares) {

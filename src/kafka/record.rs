@@ -10,6 +10,7 @@ use rdkafka::producer::BaseRecord;
 use super::{bounded, trace};
 use crate::config::{KafkaSettings, Task};
 use crate::error::Fatal;
+use crate::evidence::link::HEADER;
 use crate::receipt::{Headers, Original};
 use crate::rejection::{DeadLetterHeaders, Rejected};
 use crate::telemetry::trace::OpenSpan;
@@ -90,10 +91,18 @@ impl Topics {
     }
 
     /// The records that a finished post becomes, one or two; each carries the context of its own span, or that which came
-    /// with the post.
-    pub(super) fn records<'a>(&'a self, original: &'a Original, outgoing: &'a Outgoing) -> Vec<Wire<'a>> {
+    /// with the post. What goes to the output topic carries its `link` in the chain, if there is one.
+    pub(super) fn records<'a>(
+        &'a self,
+        original: &'a Original,
+        outgoing: &'a Outgoing,
+        link: Option<&str>,
+    ) -> Vec<Wire<'a>> {
         let mut records = self.untraced(original, outgoing);
         for record in &mut records {
+            if let (Some(link), Destination::Output) = (link, record.to) {
+                record.headers = text(std::mem::take(&mut record.headers), HEADER, link);
+            }
             record.span = OpenSpan::send(record.topic, &original.span);
             let context = record.span.context().or(original.span.context());
             record.headers = trace::inject(std::mem::take(&mut record.headers), context);

@@ -18,6 +18,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
+use super::heads;
 use super::membership::Membership;
 use super::publisher::Report;
 use super::record::{Destination, Outgoing, Topics};
@@ -36,6 +37,8 @@ const AGAIN: Duration = Duration::from_millis(50);
 pub(super) struct Pending {
     pub original: Arc<Original>,
     pub outgoing: Outgoing,
+    /// Its header in the chain.
+    pub link: Option<String>,
     pub receipt: Receipt,
 }
 
@@ -156,7 +159,9 @@ impl Transactor {
         let member = self.membership.metadata().ok_or(Trouble::ThrownOut)?;
         let (began, start) = (SystemTime::now(), Instant::now());
         self.transactions.begin(deadline)?;
-        let records = ours.iter().flat_map(|pending| self.topics.records(&pending.original, &pending.outgoing));
+        let records = ours
+            .iter()
+            .flat_map(|pending| self.topics.records(&pending.original, &pending.outgoing, pending.link.as_deref()));
         self.transactions.send(records, |wire| wire.to, |wire, sent| wire.with(sent), deadline)?;
         fault::reach(Point::InsideTransaction);
         let offsets = self.offsets(&ours).map_err(|error| Broken::Lost(error.to_string()))?;
@@ -178,13 +183,14 @@ impl Transactor {
 
     /// One past the last of each partition: records come in the order of their partition, without gaps.
     fn offsets(&self, ours: &[&Pending]) -> KafkaResult<TopicPartitionList> {
-        let mut next: BTreeMap<Partition, i64> = BTreeMap::new();
+        let mut last: BTreeMap<Partition, &Receipt> = BTreeMap::new();
         for Pending { receipt, .. } in ours {
-            next.insert(receipt.partition(), receipt.offset().next().0);
+            last.insert(receipt.partition(), receipt);
         }
-        let mut list = TopicPartitionList::with_capacity(next.len());
-        for (partition, next) in next {
-            list.add_partition_offset(&self.settings.posts, partition, rdkafka::Offset::Offset(next))?;
+        let mut list = TopicPartitionList::with_capacity(last.len());
+        for (partition, receipt) in last {
+            let (next, head) = (receipt.offset().next(), receipt.head());
+            heads::add(&mut list, &self.settings.posts, partition, next, head.as_ref())?;
         }
         Ok(list)
     }
