@@ -43,6 +43,7 @@ mod road;
 mod secured;
 mod shadow;
 mod soak;
+mod strict;
 mod structure;
 mod support;
 mod telemetry;

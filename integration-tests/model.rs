@@ -10,8 +10,8 @@ use std::{
 use moderato::{
     config::{BatchLimits, Cuda, Strict, Tensorrt},
     model::{
-        Device, GraphChoice, InputLimit, Loaded, ModelError, ModelSettings, OnOverlong, Precision, Prompt, RowScores,
-        load, load_tokenizer_only,
+        Determinism, Device, GraphChoice, InputLimit, Loaded, ModelError, ModelSettings, OnOverlong, Precision, Prompt,
+        RowScores, load, load_tokenizer_only,
     },
     policy::{Policy, PolicyFormat},
 };
@@ -58,6 +58,7 @@ pub fn settings(path: PathBuf, graph: GraphChoice) -> ModelSettings {
         prompt_tokens: None,
         instances: Some(1),
         threads: Some(1),
+        determinism: Determinism::Off,
         license_accepted: false,
         require_manifest: true,
         strict: Strict::Warn,

@@ -316,6 +316,7 @@ fn answer() -> Answer {
         execution: Arc::new(execution),
         computed_at,
         language: None,
+        conditions: None,
     }
 }
 

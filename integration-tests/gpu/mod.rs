@@ -3,7 +3,8 @@
 
 use moderato::config::{BatchLimits, Cuda, Strict, Tensorrt, TensorrtPrecision};
 use moderato::model::{
-    Device, GraphChoice, InputLimit, Loaded, ModelError, ModelSettings, OnOverlong, Precision, RowScores, load,
+    Determinism, Device, GraphChoice, InputLimit, Loaded, ModelError, ModelSettings, OnOverlong, Precision, RowScores,
+    load,
 };
 use moderato::policy::{Policy, PolicyFormat};
 use moderato::samples;
@@ -27,6 +28,7 @@ fn loaded(folder: &str, device: Device) -> Result<Loaded, ModelError> {
         device,
         // Work that stays on the CPU is a fault of the exporter or of ONNX Runtime, to be known.
         strict: Strict::Fail,
+        determinism: Determinism::Off,
         recheck_margin: 0.0,
         precision: Precision::Exported,
         prompt_tokens: None,

@@ -191,6 +191,7 @@ pub(crate) mod tests {
             }),
             computed_at: "2026-11-21T00:00:00Z".into(),
             language: None,
+            conditions: None,
         }
     }
 }

@@ -18,7 +18,7 @@ use sha2::Sha256;
 use crate::language::Detected;
 use crate::note::Draft;
 use crate::reply::{Kind as Expected, Reply};
-use crate::verdict::{Answer, Execution, VerdictKey};
+use crate::verdict::{Answer, Conditions, Execution, VerdictKey};
 
 /// Version of the cached value; another version is a miss.
 const VERSION: u32 = 1;
@@ -41,6 +41,9 @@ struct Value<'a> {
     /// Not in values of older workers, nor where no policy asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     language: Option<Cow<'a, Detected>>,
+    /// Not in values of older workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    conditions: Option<Cow<'a, Conditions>>,
 }
 
 /// A note as stored.
@@ -106,6 +109,7 @@ impl<'a> Value<'a> {
             execution: Cow::Borrowed(&answer.execution),
             computed_at: answer.computed_at.as_str().into(),
             language: answer.language.as_ref().map(Cow::Borrowed),
+            conditions: answer.conditions.as_deref().map(Cow::Borrowed),
         }
     }
 
@@ -125,6 +129,7 @@ impl<'a> Value<'a> {
             execution: Arc::new(value.execution.into_owned()),
             computed_at: value.computed_at.into_owned(),
             language: value.language.map(Cow::into_owned),
+            conditions: value.conditions.map(|conditions| Arc::new(conditions.into_owned())),
         })
     }
 }
@@ -154,7 +159,7 @@ fn over(seal: &Hmac<Sha256>, place: &str, body: &[u8]) -> Hmac<Sha256> {
 mod tests {
     use super::*;
     use crate::cache::tests::answer;
-    use crate::verdict::Keyring;
+    use crate::verdict::{Keyring, tests::conditions};
 
     const PLACE: &str = "moderato:v1:k";
     const TWO: Expected = Expected::Scores { labels: 2 };
@@ -168,7 +173,8 @@ mod tests {
     fn a_stored_answer_comes_back_to_the_last_bit() {
         let key = Keyring::new(&["m"]).key(&[1]);
         let language = Some(crate::language::detect("The mayor said on Tuesday that the bridge would be closed."));
-        let answer = Reply::Scores(Answer { scores: vec![1.0 / 3.0, 2.0 / 3.0], language, ..answer() });
+        let conditions = Some(Arc::new(conditions()));
+        let answer = Reply::Scores(Answer { scores: vec![1.0 / 3.0, 2.0 / 3.0], language, conditions, ..answer() });
         for values in [values(None), values(Some("a key"))] {
             assert_eq!(values.decode(PLACE, &values.encode(PLACE, &key, &answer), &key, TWO), Some(answer.clone()));
         }
@@ -181,7 +187,7 @@ mod tests {
             r#"{{"version":1,"key":"{key}","scores":[0.5,0.5],"outside_labels":0.25,"execution":{{"provider":"cpu","precision":"fp32","onnxruntime":"1.31.1"}},"computed_at":"2026-11-21T00:00:00Z"}}"#
         );
         let Some(Reply::Scores(answer)) = values(None).decode(PLACE, old.as_bytes(), &key, TWO) else { panic!("none") };
-        assert_eq!((answer.scores, answer.language), (vec![0.5, 0.5], None));
+        assert_eq!((answer.scores, answer.language, answer.conditions), (vec![0.5, 0.5], None, None));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use secrecy::SecretString;
 
-use super::raw::{RawConfig, RawKafka, RawLimits, RawModel, RawShadow, Secret};
+use super::raw::{RawConfig, RawKafka, RawLimits, RawShadow, Secret};
 use super::{
     BatchLimits, Config, ConfigError, Delivery, Device, EvidenceSettings, GraphChoice, InputLimit, KafkaSettings,
     Limits, ModelSettings, Needs, Problem, Shadow, Task,
@@ -59,7 +59,7 @@ pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError
     let shadow = raw.kafka.topics.shadow.as_ref().filter(|_| raw.shadow.share > 0.0);
     let evidence = checker.evidence(&raw.evidence, raw.kafka.topics.checkpoints.as_ref());
     let kafka = KafkaSettings { evidence, ..checker.kafka(&raw.kafka, raw.task, shadow) };
-    let model = checker.model(&raw.model, device, &raw.limits, batch_tokens);
+    let model = checker.model(raw, device, batch_tokens);
     let config = Config {
         task: raw.task,
         kafka,
@@ -263,7 +263,9 @@ impl Checker {
         id
     }
 
-    fn model(&mut self, raw: &RawModel, device: Device, limits: &RawLimits, batch_tokens: usize) -> ModelSettings {
+    fn model(&mut self, config: &RawConfig, device: Device, batch_tokens: usize) -> ModelSettings {
+        let (raw, limits) = (&config.model, &config.limits);
+        let threads = self.threads(config, &device);
         let path = PathBuf::from(&raw.path);
         let judges = self.needs != Needs::KafkaOnly;
         self.require(!judges || path.is_dir(), "model.path", || {
@@ -290,7 +292,8 @@ impl Checker {
             precision: raw.precision,
             recheck_margin: margin,
             instances: raw.instances.number(),
-            threads: raw.threads.number(),
+            determinism: config.determinism,
+            threads,
             license_accepted: raw.license_accepted,
             require_manifest: raw.require_manifest,
             batch: BatchLimits { max_tokens: batch_tokens, max_posts: limits.max_batch_posts },

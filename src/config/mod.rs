@@ -4,6 +4,7 @@
 mod cache;
 mod check;
 mod count;
+mod determinism;
 mod devices;
 mod evidence;
 mod layers;
@@ -19,6 +20,7 @@ use secrecy::SecretString;
 
 pub use self::cache::{CacheSettings, RedisSettings};
 pub use self::check::duration;
+pub use self::determinism::Determinism;
 pub use self::devices::{
     Cuda, Device, Openvino, OpenvinoDevice, OpenvinoPrecision, Strict, Tensorrt, TensorrtPrecision, TensorrtRtx,
 };
@@ -170,6 +172,8 @@ pub struct ModelSettings {
     pub recheck_margin: f64,
     /// Runs at the same time, if the configuration says.
     pub instances: Option<usize>,
+    /// Whether the same post must have the same scores to the last bit.
+    pub determinism: Determinism,
     /// Threads of one run, if the configuration says.
     pub threads: Option<usize>,
     /// Whether the conditions of the weights' licence are accepted.

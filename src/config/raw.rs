@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::cache::RawCache;
 use super::count::Count;
+use super::determinism::Determinism;
 use super::devices::{RawCuda, RawDevice, RawOpenvino, RawTensorrt, RawTensorrtRtx, Strict};
 use super::evidence::RawEvidence;
 
@@ -22,6 +23,8 @@ pub struct RawConfig {
     pub kafka: RawKafka,
     /// The model that judges.
     pub model: RawModel,
+    /// Whether the same post must have the same scores to the last bit, whatever else is judged at the time.
+    pub determinism: Determinism,
     /// Policy file: YAML, or Markdown with front matter; for `draft_note`, a note policy. Required.
     pub policy: String,
     /// How often a running worker looks whether the policy file, or the calibration that it names, has changed; `0s`: only on
@@ -353,6 +356,7 @@ impl Default for RawConfig {
             task: Task::default(),
             kafka: RawKafka::default(),
             model: RawModel::default(),
+            determinism: Determinism::default(),
             policy: String::new(),
             policy_reload: "10s".to_owned(),
             shadow: RawShadow::default(),

@@ -47,6 +47,9 @@ const WORK: [&str; 22] = [
     "Swish",
 ];
 
+/// Operators that scale a whole tensor by the largest of its numbers.
+const MIXING: [&str; 3] = ["DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul"];
+
 /// Operator types and how many nodes of each, by execution provider.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Assignment(BTreeMap<String, BTreeMap<String, usize>>);
@@ -87,6 +90,20 @@ impl Assignment {
     /// How many nodes that is, where another device was asked for.
     pub(super) fn fallback_nodes(&self, device: &Device) -> usize {
         if device.is_cpu() { 0 } else { self.cpu_work().map(|(_, nodes)| nodes).sum() }
+    }
+
+    /// The providers that do the model's work; shapes and indices, which the CPU computes, are none.
+    pub(super) fn working(&self) -> Vec<String> {
+        let works = |name: &str, operators: &BTreeMap<String, usize>| {
+            name != "cpu" || operators.keys().any(|operator| WORK.contains(&operator.as_str()))
+        };
+        self.0.iter().filter(|(name, operators)| works(name, operators)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Operators that make a row's numbers depend on its neighbours'. Empty when there is none.
+    pub(super) fn mixing_rows(&self) -> String {
+        let found = MIXING.into_iter().filter(|operator| self.0.values().any(|all| all.contains_key(*operator)));
+        found.collect::<Vec<_>>().join(", ")
     }
 
     fn cpu_work(&self) -> impl Iterator<Item = (&String, &usize)> {
@@ -161,6 +178,21 @@ pub(super) mod tests {
         assert_eq!(mixed.nodes(), [("cuda".to_owned(), 7), ("cpu".to_owned(), 6)].into());
         let only_shapes = assignment(&[("CUDAExecutionProvider", "MatMul", 1), ("CPUExecutionProvider", "Gather", 1)]);
         assert_eq!(only_shapes.work_on_cpu(), "");
+    }
+
+    #[test]
+    fn whoever_works_is_named_and_so_is_what_mixes_rows() {
+        let mixed = assignment(&[
+            ("CUDAExecutionProvider", "MatMul", 7),
+            ("CPUExecutionProvider", "Shape", 3),
+            ("CPUExecutionProvider", "DynamicQuantizeLinear", 1),
+        ]);
+        assert_eq!(
+            (mixed.working(), mixed.mixing_rows()),
+            (vec!["cuda".to_owned()], "DynamicQuantizeLinear".to_owned())
+        );
+        let split = assignment(&[("CUDAExecutionProvider", "MatMul", 7), ("CPUExecutionProvider", "Softmax", 1)]);
+        assert_eq!((split.working(), split.mixing_rows()), (vec!["cpu".to_owned(), "cuda".to_owned()], String::new()));
     }
 
     #[test]

@@ -3,8 +3,9 @@
 use std::{cell::OnceCell, collections::BTreeMap, thread};
 
 use super::{
-    Device, GraphChoice, ModelConfig, ModelError, ModelSettings, Prompt,
-    cascade::CascadeEngine,
+    Determinism, Device, GraphChoice, ModelConfig, ModelError, ModelSettings, Prompt,
+    buckets::Buckets,
+    cascade::{CascadeEngine, spread},
     contract::{Contract, Fallback},
     full::{FullEngine, FullInputs},
     instance::Instance,
@@ -31,6 +32,8 @@ pub(super) struct Ready {
     pub nodes: BTreeMap<String, usize>,
     /// Nodes of work that the CPU got though another device was asked for.
     pub fallback_nodes: usize,
+    /// Threads of one run, where a CPU computes.
+    pub threads: Option<usize>,
 }
 
 /// The folder's own graph for what was asked.
@@ -84,6 +87,9 @@ impl Builder<'_> {
         };
         let assignment = instances.first().map(Instance::assignment).transpose()?.unwrap_or_default();
         provider::hold(&self.settings.device, self.settings.strict, &assignment)?;
+        if self.is_strict() {
+            provider::hold_alone(&self.settings.device, &assignment)?;
+        }
         self.warm_up(&mut instances)?;
         let precision = match exact {
             Some(exact) => {
@@ -93,7 +99,12 @@ impl Builder<'_> {
         };
         let precision = provider::precision(precision, &self.settings.device);
         let fallback_nodes = assignment.fallback_nodes(&self.settings.device);
-        Ok(Ready { graph, precision, instances, nodes: assignment.nodes(), fallback_nodes })
+        let threads = match choice {
+            GraphChoice::Classify | GraphChoice::Auto => share_of_cores(self.settings).1,
+            GraphChoice::FullSharedPrompt | GraphChoice::FullWholePrompt => threads_of_full(self.settings),
+        };
+        let threads = self.settings.device.is_cpu().then_some(threads);
+        Ok(Ready { graph, precision, instances, nodes: assignment.nodes(), fallback_nodes, threads })
     }
 
     /// Whether close rows of one graph are run again by the other.
@@ -104,8 +115,7 @@ impl Builder<'_> {
 
     /// All at once, as they will run, so that what does not fit into memory fails before the first post.
     fn warm_up(&self, instances: &mut [Instance]) -> Result<(), ModelError> {
-        let around = self.prompt.prefix_ids().len();
-        let longest_row = self.config.max_positions.map_or(usize::MAX, |most| most - around).min(self.bounds().row);
+        let longest_row = self.longest_row();
         let (id, limits) = (self.prompt.tail_ids()[0], self.settings.batch);
         thread::scope(|scope| {
             let warm = |instance| scope.spawn(move || Instance::warm_up(instance, id, limits, longest_row));
@@ -113,6 +123,15 @@ impl Builder<'_> {
             let panicked = |_| Err(ModelError::run("the warm-up panicked"));
             threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(panicked))
         })
+    }
+
+    fn is_strict(&self) -> bool {
+        self.settings.determinism == Determinism::Strict
+    }
+
+    fn longest_row(&self) -> usize {
+        let around = self.prompt.prefix_ids().len();
+        self.config.max_positions.map_or(usize::MAX, |most| most - around).min(self.bounds().row)
     }
 
     /// The `classify` graph of a further precision.
@@ -134,14 +153,19 @@ impl Builder<'_> {
         let full = full_beside(graph, self.folder, self.config.fallback())?;
         let inputs = full_inputs(&full)?;
         let (instances, threads) = share_of_cores(self.settings);
-        let mut session = self.open(&full, instances * threads, true)?;
+        // One way to the same numbers, however many instances there will be.
+        let prompt_threads = if self.is_strict() { 1 } else { instances * threads };
+        let mut session = self.open(&full, prompt_threads, true)?;
         let prefix = inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?.into_tensors()?;
         drop(session);
         let session = self.shared(graph, threads)?;
         let exact = exact.map(|exact| self.shared(exact, threads)).transpose()?;
-        let engine = |session: &SharedSession| CascadeEngine::new(session.clone(), &prefix, self.prompt.label_ids());
+        let spread = spread(self.config.vocab_size);
+        let engine =
+            |session: &SharedSession| CascadeEngine::new(session.clone(), &prefix, self.prompt.label_ids(), spread);
         let recheck = |session| engine(session).map(|engine| Recheck::new(engine, self.settings.recheck_margin));
-        let instance = |_| Ok(Instance::cascade(engine(&session)?, exact.as_ref().map(recheck).transpose()?));
+        let buckets = self.is_strict().then(|| Buckets::ladder(self.settings.device.is_cpu(), self.longest_row()));
+        let instance = |_| Ok(Instance::cascade(engine(&session)?, exact.as_ref().map(recheck).transpose()?, buckets));
         (0..instances).map(instance).collect()
     }
 
@@ -160,7 +184,7 @@ impl Builder<'_> {
     /// A run of this convention lends its inputs, so each instance needs a session of its own: one unless told otherwise.
     fn full(&self, graph: &Graph, shared: bool) -> Result<Vec<Instance>, ModelError> {
         let instances = self.settings.instances.unwrap_or(1);
-        let threads = self.settings.threads.unwrap_or_else(|| cores().div_ceil(instances));
+        let threads = threads_of_full(self.settings);
         (0..instances).map(|_| self.full_instance(graph, shared, threads)).collect()
     }
 
@@ -175,7 +199,8 @@ impl Builder<'_> {
         };
         let one_row = matches!(graph.contract, Contract::Full { one_row_on_a_past: true, .. });
         let labels = self.prompt.label_ids().to_vec();
-        Ok(Instance::full(FullEngine { session, inputs, prefix, before, labels, one_row }))
+        let engine = FullEngine { session, inputs, prefix, before, labels, one_row };
+        Ok(Instance::full(engine, self.is_strict()))
     }
 
     /// `once`: to run the prompt and nothing else.
@@ -193,6 +218,7 @@ impl Builder<'_> {
             model_digest: self.model_digest,
             onnxruntime: &self.runtime.version,
             once,
+            deterministic: self.is_strict(),
         })
     }
 
@@ -206,6 +232,11 @@ impl Builder<'_> {
             tokens: batch.max_tokens,
         }
     }
+}
+
+/// Threads of one run of a graph in Hugging Face's convention.
+fn threads_of_full(settings: &ModelSettings) -> usize {
+    settings.threads.unwrap_or_else(|| cores().div_ceil(settings.instances.unwrap_or(1)))
 }
 
 /// Instances, and threads for each: one instance a core on a CPU, since runs side by side waste less than threads that

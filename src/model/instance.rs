@@ -2,6 +2,7 @@
 
 use super::{
     assignment::Assignment,
+    buckets::{Bucket, Buckets},
     cascade::CascadeEngine,
     error::{ModelError, run_failed},
     full::FullEngine,
@@ -14,6 +15,7 @@ use crate::config::BatchLimits;
 pub struct Instance {
     engine: Engine,
     recheck: Option<Recheck>,
+    buckets: Option<Buckets>,
 }
 
 enum Engine {
@@ -32,12 +34,25 @@ impl std::fmt::Debug for Instance {
 }
 
 impl Instance {
-    pub(super) fn cascade(engine: CascadeEngine, recheck: Option<Recheck>) -> Self {
-        Self { engine: Engine::Cascade(Box::new(engine)), recheck }
+    pub(super) fn cascade(engine: CascadeEngine, recheck: Option<Recheck>, buckets: Option<Buckets>) -> Self {
+        Self { engine: Engine::Cascade(Box::new(engine)), recheck, buckets }
     }
 
-    pub(super) fn full(engine: FullEngine) -> Self {
-        Self { engine: Engine::Full(Box::new(engine)), recheck: None }
+    pub(super) fn full(engine: FullEngine, strict: bool) -> Self {
+        Self { engine: Engine::Full(Box::new(engine)), recheck: None, buckets: strict.then_some(Buckets::Alone) }
+    }
+
+    /// The shapes that rows run in, where these are fixed.
+    pub fn buckets(&self) -> Option<Buckets> {
+        self.buckets
+    }
+
+    /// What the model is given for rows of these lengths, in tokens, padding included.
+    pub fn run_tokens(&self, lengths: &[usize]) -> usize {
+        match self.buckets {
+            None => lengths.len() * lengths.iter().max().unwrap_or(&0),
+            Some(buckets) => buckets.runs(lengths).iter().map(|(bucket, _)| bucket.tokens()).sum(),
+        }
     }
 
     /// Scores rows of post and tail ids, in their order. Rows may differ in length and do not affect each other.
@@ -48,18 +63,37 @@ impl Instance {
         if rows.iter().any(|row| row.is_empty()) {
             return Err(ModelError::run("a row has no token: every row ends with the prompt's tail"));
         }
-        let scores = match &mut self.engine {
-            Engine::Cascade(engine) => engine.classify(rows)?,
-            Engine::Full(engine) => engine.classify(rows)?,
-        };
-        let scores = match &mut self.recheck {
-            Some(recheck) => recheck.settle(rows, scores)?,
-            None => scores,
+        let scores = match self.buckets {
+            None => self.run(rows, None)?,
+            Some(buckets) => self.by_bucket(rows, buckets)?,
         };
         if scores.iter().all(RowScores::is_finite) {
             return Ok(scores);
         }
         Err(ModelError::run("the model gave a score that is no number: the weights or their precision are broken"))
+    }
+
+    /// Each row in a run of its own shape.
+    fn by_bucket(&mut self, rows: &[&[u32]], buckets: Buckets) -> Result<Vec<RowScores>, ModelError> {
+        let lengths: Vec<usize> = rows.iter().map(|row| row.len()).collect();
+        let mut scored = Vec::with_capacity(rows.len());
+        for (bucket, run) in buckets.runs(&lengths) {
+            let rows: Vec<&[u32]> = run.iter().map(|row| rows[*row]).collect();
+            scored.extend(run.into_iter().zip(self.run(&rows, Some(bucket))?));
+        }
+        scored.sort_by_key(|(row, _)| *row);
+        Ok(scored.into_iter().map(|(_, scores)| scores).collect())
+    }
+
+    fn run(&mut self, rows: &[&[u32]], shape: Option<Bucket>) -> Result<Vec<RowScores>, ModelError> {
+        let scores = match &mut self.engine {
+            Engine::Cascade(engine) => engine.classify(rows, shape)?,
+            Engine::Full(engine) => engine.classify(rows)?,
+        };
+        match &mut self.recheck {
+            Some(recheck) => recheck.settle(rows, scores, shape),
+            None => Ok(scores),
+        }
     }
 
     /// Which provider got which nodes of the graph that answers.

@@ -5,12 +5,14 @@
 //! for or an error, the prompt run once, and one warm run at the largest size before the first post.
 
 mod assignment;
+mod buckets;
 mod builder;
 mod cascade;
 mod contract;
 mod draft;
 mod error;
 mod full;
+mod hardware;
 mod instance;
 mod license;
 mod manifest;
@@ -37,13 +39,8 @@ use std::{cell::OnceCell, collections::BTreeMap, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use self::{
-    builder::{Builder, Ready},
-    contract::{CacheShape, Fallback},
-    manifest::Folder,
-    session::Runtime,
-};
 pub use self::{
+    buckets::{Bucket, Buckets},
     draft::{DraftLimits, Drafted, Drafter, Ended, LoadedDraft, draft_precisions, load_draft},
     error::{ModelError, TokenizeError},
     instance::Instance,
@@ -51,8 +48,14 @@ pub use self::{
     prompt::{Prompt, Tokenized},
     scores::RowScores,
 };
-pub use crate::config::{Device, GraphChoice, InputLimit, ModelSettings, OnOverlong, Precision};
-use crate::policy::Policy;
+use self::{
+    builder::{Builder, Ready},
+    contract::{CacheShape, Fallback},
+    manifest::Folder,
+    session::Runtime,
+};
+pub use crate::config::{Determinism, Device, GraphChoice, InputLimit, ModelSettings, OnOverlong, Precision};
+use crate::{policy::Policy, verdict::Conditions};
 
 /// A model that is ready.
 #[derive(Debug)]
@@ -100,6 +103,8 @@ pub struct ModelInfo {
     pub labels: Vec<Arc<str>>,
     /// Runs at the same time.
     pub instances: usize,
+    /// What the bits of every score hang on beside the digests.
+    pub conditions: Conditions,
     /// Sizes, for what a post costs.
     pub shape: ModelShape,
     /// The weights' licence, if the manifest says.
@@ -144,7 +149,7 @@ pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelEr
         model_digest: &model_digest,
         own: OnceCell::new(),
     };
-    let Ready { graph, precision, instances, nodes, fallback_nodes } = match settings.precision {
+    let Ready { graph, precision, instances, nodes, fallback_nodes, threads } = match settings.precision {
         Precision::Auto => precision::fastest_that_agrees(&builder)?,
         Precision::Exported => builder.ready(None)?,
         Precision::Fp32 | Precision::Fp16 | Precision::Int8 => builder.ready(Some(settings.precision.name()))?,
@@ -159,11 +164,12 @@ pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelEr
         nodes,
         fallback_nodes,
         contract: graph.contract.describe(),
-        precision,
         provider: settings.device.name(),
         onnxruntime_version: runtime.version.clone(),
         prompt_tokens: prompt.prefix_ids().len(),
         tail_tokens: prompt.tail_ids().len(),
+        conditions: hardware::conditions(settings, &runtime.version, &precision, threads),
+        precision,
         max_positions: config.max_positions,
         labels: policy.labels.iter().map(|label| label.id.clone()).collect(),
         shape: config.shape(cache),

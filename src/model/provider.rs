@@ -3,11 +3,7 @@
 //! Promises that the device that was asked for is used or the worker does not start: a provider that cannot be had is an
 //! error here, and work that ONNX Runtime left to the CPU is told or refused by [`hold`].
 
-use std::{
-    fs::{self, DirBuilder},
-    os::unix::fs::DirBuilderExt,
-    path::Path,
-};
+use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt, path::Path};
 
 use ort::{
     environment::Environment,
@@ -21,6 +17,7 @@ use tracing::warn;
 use super::{
     assignment::Assignment,
     error::ModelError,
+    hardware::{gpus, mapped},
     operators,
     plugin::{Plugin, preload_beside},
     session::Opening,
@@ -234,6 +231,27 @@ pub(super) fn hold(device: &Device, strict: Strict, assignment: &Assignment) -> 
     Ok(())
 }
 
+/// Holds `determinism: strict` to its promise: one provider does all of the model's work, and no node makes a row's numbers
+/// depend on those of its neighbours.
+pub(super) fn hold_alone(device: &Device, assignment: &Assignment) -> Result<(), ModelError> {
+    let name = device.name();
+    let working = assignment.working();
+    if let Some(other) = working.iter().find(|provider| *provider != name) {
+        return Err(ModelError::Device(format!(
+            "determinism is strict, and work of the model was given to {other} beside {name}: export the graph with operators \
+             that {name} takes, choose another model.device, or set determinism: off"
+        )));
+    }
+    let mixing = assignment.mixing_rows();
+    if mixing.is_empty() {
+        return Ok(());
+    }
+    Err(ModelError::Contract(format!(
+        "determinism is strict, and the graph has {mixing}, which scales a row by its neighbours: export with --precision \
+         fp32, fp16 or int8 of moderato's exporter, or set determinism: off"
+    )))
+}
+
 /// What the scores were computed in: the weights' precision, and the device's where it is another.
 pub(super) fn precision(weights: String, device: &Device) -> String {
     match computed_in(device) {
@@ -273,27 +291,6 @@ fn keyed(folder: &Path, opening: &Opening<'_>, parts: &[&str]) -> Result<String,
     Ok(path.to_string_lossy().into_owned())
 }
 
-/// The GPUs that NVIDIA's driver names, in a fixed order; nothing where there is no such driver.
-fn gpus() -> String {
-    let folders = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
-    let texts = folders.filter_map(|folder| fs::read_to_string(folder.path().join("information")).ok());
-    let model = |text: String| text.lines().find_map(|line| Some(line.strip_prefix("Model:")?.trim().to_owned()));
-    let mut models: Vec<String> = texts.filter_map(model).collect();
-    models.sort();
-    models.join(", ")
-}
-
-/// Path and size of a loaded library whose file name begins so: the version where it is part of the name, and another
-/// size where it is not.
-fn mapped(beginning: &str) -> String {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let paths = maps.lines().filter_map(|line| Some(Path::new(line.get(line.find('/')?..)?)));
-    let named = |path: &&Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(beginning));
-    paths.filter(named).min().map_or_else(String::new, |path| {
-        format!("{} {}", path.display(), fs::metadata(path).map_or(0, |data| data.len()))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::shapes::Shapes, *};
@@ -310,8 +307,16 @@ mod tests {
         let (few, many, device) = (shapes("a:3"), shapes("a:4"), rtx());
         let path = |model_digest: &str, onnxruntime: &str, shapes: &Shapes, parts: &[&str]| {
             let graph = Path::new("m/classify.onnx");
-            let opening =
-                Opening { graph, device: &device, threads: 1, shapes, model_digest, onnxruntime, once: false };
+            let opening = Opening {
+                graph,
+                device: &device,
+                threads: 1,
+                shapes,
+                model_digest,
+                onnxruntime,
+                once: false,
+                deterministic: false,
+            };
             keyed(folder.path(), &opening, parts).unwrap()
         };
         let base = path("m", "1.31.1", &few, &["gpu"]);
@@ -328,12 +333,6 @@ mod tests {
     }
 
     #[test]
-    fn the_library_that_this_program_runs_on_is_found_by_its_name() {
-        assert!(mapped("libc.so").contains("libc.so"), "{}", mapped("libc.so"));
-        assert_eq!(mapped("libnothing-of-the-kind"), "");
-    }
-
-    #[test]
     fn work_left_to_the_cpu_ends_the_start_only_where_strict_says_so() {
         let mixed = assignment(&[("NvTensorRTRTXExecutionProvider", "MatMul", 9), ("CPUExecutionProvider", "Gemm", 2)]);
         assert!(hold(&rtx(), Strict::Off, &mixed).is_ok());
@@ -343,6 +342,22 @@ mod tests {
         let shapes =
             assignment(&[("NvTensorRTRTXExecutionProvider", "MatMul", 9), ("CPUExecutionProvider", "Shape", 2)]);
         assert!(hold(&rtx(), Strict::Fail, &shapes).is_ok());
+    }
+
+    #[test]
+    fn strict_scores_want_one_provider_and_rows_that_do_not_mix() {
+        let on_cpu =
+            |operator| assignment(&[("CPUExecutionProvider", "MatMul", 9), ("CPUExecutionProvider", operator, 1)]);
+        assert!(hold_alone(&Device::Cpu, &on_cpu("MatMulIntegerToFloat")).is_ok());
+        let error = hold_alone(&Device::Cpu, &on_cpu("DynamicQuantizeMatMul")).unwrap_err();
+        assert_eq!(error.code(), "model_contract_unknown");
+        let split =
+            assignment(&[("NvTensorRTRTXExecutionProvider", "MatMul", 9), ("CPUExecutionProvider", "Softmax", 1)]);
+        let error = hold_alone(&rtx(), &split).unwrap_err().to_string();
+        assert!(error.contains("given to cpu beside tensorrt_rtx"), "{error}");
+        let shapes =
+            assignment(&[("NvTensorRTRTXExecutionProvider", "MatMul", 9), ("CPUExecutionProvider", "Shape", 1)]);
+        assert!(hold_alone(&rtx(), &shapes).is_ok());
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(super) struct Opening<'a> {
     pub onnxruntime: &'a str,
     /// Run once, for the prompt's cache, and closed again.
     pub once: bool,
+    /// Whether kernels are to give the same for the same, each time.
+    pub deterministic: bool,
 }
 
 /// One environment a process, for ever: ONNX Runtime cannot be unloaded and loaded again.
@@ -86,6 +88,8 @@ impl Runtime {
             ModelError::Session(format!("ONNX Runtime refuses {graph} on {device}: {error}"))
         };
         let builder = self.options(opening.threads).map_err(|error| refused(&error))?;
+        let builder = builder.with_deterministic_compute(opening.deterministic);
+        let builder = builder.map_err(|error| refused(&error.into()))?;
         let mut builder = provider::add(builder, &self.environment, opening)?;
         builder.commit_from_file(opening.graph).map_err(|error| refused(&error))
     }

@@ -11,6 +11,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::BatchLimits;
+use crate::model::Buckets;
 use crate::pipeline::TokenizedPost;
 use crate::pipeline::waitlist::Waitlist;
 use crate::receipt::Envelope;
@@ -35,6 +36,8 @@ pub type Idle = oneshot::Sender<Batch>;
 pub struct Parts {
     /// The largest run.
     pub limits: BatchLimits,
+    /// The shapes of runs, where these are fixed: rows of one shape run together.
+    pub buckets: Option<Buckets>,
     /// How many instances there are.
     pub instances: usize,
     /// Posts that may have ended a process.
@@ -68,7 +71,7 @@ impl Parts {
                 }
                 asks = self.next_idle(&mut held), if !waiting.is_empty() => match asks {
                     // One that ended after it asked says why itself; its run goes with it, and the process is ending.
-                    Some(instance) => drop(instance.send(waiting.close_run(self.limits))),
+                    Some(instance) => drop(instance.send(waiting.close_run(self.limits, self.buckets))),
                     // Every instance is gone; their threads say why.
                     None => return,
                 },
@@ -153,7 +156,7 @@ pub(super) mod tests {
         let (misses, misses_rx) = mpsc::channel(8);
         let (idle, idle_rx) = mpsc::channel(2);
         let limits = BatchLimits { max_tokens: 512, max_posts: 32 };
-        let parts = Parts { limits, instances: 2, suspects: Arc::new(open()), idle: idle_rx };
+        let parts = Parts { limits, buckets: None, instances: 2, suspects: Arc::new(open()), idle: idle_rx };
         for n in 0..5 {
             misses.send(row(n)).await.unwrap();
         }

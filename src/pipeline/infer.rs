@@ -24,7 +24,7 @@ use crate::rejection::{Reason, Rejected, Stage};
 use crate::reply::Reply;
 use crate::suspects::{Journal, Suspects};
 use crate::telemetry::trace::OpenSpan;
-use crate::verdict::{Answer, Execution, Source};
+use crate::verdict::{Answer, Conditions, Execution, Source};
 
 /// Answers being written to the cache at once.
 const WRITES_AT_ONCE: usize = 64;
@@ -40,6 +40,8 @@ pub struct Parts {
     pub model: String,
     /// What goes into each answer.
     pub execution: Arc<Execution>,
+    /// And what it was computed under, but for the shape of its run.
+    pub conditions: Arc<Conditions>,
     /// Tokens of the shared prompt, for the tally.
     pub prompt_tokens: usize,
     /// Where it is noted what runs.
@@ -80,7 +82,7 @@ impl Parts {
         let results = self.classify(&batch)?;
         let took = started.elapsed();
         drop(span);
-        self.tally.run(&lengths, self.prompt_tokens, took);
+        self.tally.run(&lengths, self.instance.run_tokens(&lengths), self.prompt_tokens, took);
         self.suspects.acquit(batch.iter().map(|row| &row.post.body.key));
         let now = Timestamp::now().to_string();
         let answered = batch.into_iter().zip(results).map(|(Waiting { mut post, since }, result)| {
@@ -89,7 +91,8 @@ impl Parts {
             post.body.queue = Some(queue);
             post.body.classify = Some(took);
             let language = post.body.language.take();
-            (post, result.map(|scores| self.answer(&scores, &now, language)))
+            let conditions = self.conditions(post.body.tokens.ids.len());
+            (post, result.map(|scores| self.answer(&scores, &now, language, conditions)))
         });
         Ok(answered.collect())
     }
@@ -121,13 +124,31 @@ impl Parts {
         result
     }
 
-    fn answer(&self, scores: &RowScores, computed_at: &str, language: Option<Detected>) -> Arc<Reply> {
+    /// What a row of so many tokens was computed under.
+    fn conditions(&self, tokens: usize) -> Arc<Conditions> {
+        match self.instance.buckets() {
+            None => self.conditions.clone(),
+            Some(buckets) => {
+                let bucket = Some(buckets.of(tokens).to_string());
+                Arc::new(Conditions { bucket, ..Conditions::clone(&self.conditions) })
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        scores: &RowScores,
+        computed_at: &str,
+        language: Option<Detected>,
+        conditions: Arc<Conditions>,
+    ) -> Arc<Reply> {
         Arc::new(Reply::Scores(Answer {
             scores: scores.scores(),
             outside_labels: scores.outside_mass(),
             execution: self.execution.clone(),
             computed_at: computed_at.to_owned(),
             language,
+            conditions: Some(conditions),
         }))
     }
 }

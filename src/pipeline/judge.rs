@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::calibration::CalibrationV1;
+use crate::config::Determinism;
 use crate::language::{self, Detected};
 use crate::model::ModelInfo;
 use crate::pipeline::infer::millis;
@@ -15,8 +16,8 @@ use crate::pipeline::{Judged, TokenizedPost};
 use crate::policy::Policy;
 use crate::receipt::{Envelope, Original};
 use crate::verdict::{
-    Answer, InputRef, Keyring, ModelRef, PolicyRef, Security, SourceRef, Timing, VerdictData, VerdictV1, text_sha256,
-    verdict_id,
+    Answer, Conditions, Fingerprint, InputRef, Keyring, ModelRef, PolicyRef, Revisions, Security, SourceRef, Timing,
+    VerdictData, VerdictV1, text_sha256, verdict_id,
 };
 
 /// The policy in force and what is known about the model.
@@ -68,7 +69,13 @@ impl Judge {
         // The folder's digest covers all its graphs; the precision tells which of them answers. Of the policy only what
         // the model reads and answers with, which is the prompt's digest: see `VerdictKey::under`.
         let revisions = [&model.digest, &info.precision, &model.tokenizer_digest, &model.prompt_digest];
-        let keyring = Keyring::new(&revisions.map(String::as_str));
+        let mut revisions = revisions.map(String::as_str).to_vec();
+        // Whoever judges strictly takes no answer that was computed in another way.
+        let conditions = info.conditions.revision();
+        if info.conditions.determinism == Determinism::Strict {
+            revisions.push(&conditions);
+        }
+        let keyring = Keyring::new(&revisions);
         let matches_model = model.matches(&policy);
         let policy_ref = reference(&policy);
         let source = format!("urn:moderato:{pool}");
@@ -121,6 +128,7 @@ impl Judge {
                     computed_at: answer.computed_at.as_str().into(),
                 },
                 input: self.input(judged, detected.as_deref()),
+                fingerprint: answer.conditions.as_deref().map(|conditions| self.fingerprint(conditions)),
                 security: row.tokens.normalised.as_deref().map(|changed| Security { text_normalised: *changed }),
                 answered_by: *source,
                 timing_ms: Timing {
@@ -133,6 +141,18 @@ impl Judge {
                 worker_version: env!("CARGO_PKG_VERSION").into(),
             },
         }
+    }
+
+    fn fingerprint<'a>(&self, conditions: &'a Conditions) -> Fingerprint<'a> {
+        let calibration = self.policy.calibration.is_some().then(|| self.policy.calibration_revision());
+        let revisions = Revisions {
+            model: &self.model.digest,
+            tokenizer: &self.model.tokenizer_digest,
+            prompt: &self.model.prompt_digest,
+            policy: self.policy.digest(),
+            calibration,
+        };
+        Fingerprint::of(revisions, conditions)
     }
 
     /// What the text tells of its language, where the policy asks for that: the answer has it, unless it was kept by a

@@ -120,6 +120,7 @@ mod tests {
             execution: Arc::new(execution),
             computed_at: "2026-11-22T00:00:00Z".into(),
             language: None,
+            conditions: None,
         }
     }
 

@@ -44,7 +44,7 @@ use crate::cache::Cache;
 use crate::config::Limits;
 use crate::error::Fatal;
 use crate::language::Detected;
-use crate::model::{Loaded, LoadedDraft, ModelInfo, Prompt, Tokenized};
+use crate::model::{Instance, Loaded, LoadedDraft, ModelInfo, Prompt, Tokenized};
 use crate::note::NotePolicy;
 use crate::pipeline::ask::Rules;
 use crate::pipeline::circuit::Tolerance;
@@ -302,17 +302,19 @@ impl Threads {
         let Loaded { instances, info, .. } = model;
         let (idle, idle_rx) = mpsc::channel(instances.len().max(1));
         let (limits, suspects) = (self.limits.batch, self.suspects.clone());
-        let batcher = batcher::Parts { limits, instances: instances.len(), suspects, idle: idle_rx };
+        let buckets = instances.first().and_then(Instance::buckets);
+        let batcher = batcher::Parts { limits, buckets, instances: instances.len(), suspects, idle: idle_rx };
         stages.spawn(async move {
             batcher.run(misses).await;
             Ok(())
         });
-        let execution = execution(&info);
+        let (execution, conditions) = (execution(&info), Arc::new(info.conditions.clone()));
         for instance in instances {
             let parts = infer::Parts {
                 instance,
                 model: info.name.clone(),
                 execution: execution.clone(),
+                conditions: conditions.clone(),
                 prompt_tokens: info.prompt_tokens,
                 journal: self.journal()?,
                 suspects: self.suspects.clone(),

@@ -60,16 +60,15 @@ impl Tally {
         Self { metrics: Metrics::silent(), ..Self::default() }
     }
 
-    /// Enters one run of the model: the rows' lengths, the shared prompt's, and how long it took.
-    pub fn run(&self, lengths: &[usize], prompt: usize, took: Duration) {
+    /// Enters one run of the model: the rows' lengths, its tokens with padding, the shared prompt's, and how long it took.
+    pub fn run(&self, lengths: &[usize], padded: usize, prompt: usize, took: Duration) {
         let rows = lengths.len();
-        let longest = lengths.iter().copied().max().unwrap_or_default();
         add(&self.runs, 1);
         add(&self.rows, rows);
         add(&self.row_tokens, lengths.iter().sum());
-        add(&self.padded_tokens, longest * rows);
+        add(&self.padded_tokens, padded);
         add(&self.shared_tokens, prompt * rows);
-        self.metrics.batch(rows, longest * rows);
+        self.metrics.batch(rows, padded);
         lengths.iter().for_each(|_| self.metrics.stage("model", took));
         self.model_nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }

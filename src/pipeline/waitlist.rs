@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use crate::config::BatchLimits;
+use crate::model::Buckets;
 
 /// Tokens, and the number of its arrival.
 type Key = (usize, u64);
@@ -43,9 +44,14 @@ impl<T> Waitlist<T> {
 
     /// Takes the next run out, by length: the oldest row, and its neighbours in length for as long as the padded run
     /// stays within limits and padding a neighbour costs less than running it apart. Empty only if none waits.
-    pub fn close_run(&mut self, limits: BatchLimits) -> Vec<T> {
+    ///
+    /// Where shapes are fixed: the oldest row, and as many of its own shape as that holds.
+    pub fn close_run(&mut self, limits: BatchLimits, buckets: Option<Buckets>) -> Vec<T> {
         let Some((&arrival, &tokens)) = self.by_arrival.first_key_value() else { return Vec::new() };
-        let chosen = self.around((tokens, arrival), limits);
+        let chosen = match buckets {
+            None => self.around((tokens, arrival), limits),
+            Some(buckets) => self.alike((tokens, arrival), limits, buckets),
+        };
         chosen.into_iter().filter_map(|key| self.take(key)).collect()
     }
 
@@ -59,6 +65,15 @@ impl<T> Waitlist<T> {
     fn take(&mut self, key: Key) -> Option<T> {
         self.by_arrival.remove(&key.1);
         self.by_length.remove(&key)
+    }
+
+    fn alike(&self, anchor: Key, limits: BatchLimits, buckets: Buckets) -> Vec<Key> {
+        let bucket = buckets.of(anchor.0);
+        let shorter = self.by_length.range(..anchor).map(|(key, _)| *key).rev();
+        let longer = self.by_length.range((Excluded(anchor), Unbounded)).map(|(key, _)| *key);
+        let same = |key: &Key| buckets.of(key.0) == bucket;
+        let mates = longer.take_while(same).chain(shorter.take_while(same));
+        std::iter::once(anchor).chain(mates).take(bucket.rows.min(limits.max_posts)).collect()
     }
 
     fn around(&self, anchor: Key, limits: BatchLimits) -> Vec<Key> {
@@ -105,7 +120,7 @@ mod tests {
     }
 
     fn run(lengths: &[usize]) -> Vec<usize> {
-        let mut rows = waiting(lengths).close_run(LIMITS);
+        let mut rows = waiting(lengths).close_run(LIMITS, None);
         rows.sort_unstable();
         rows
     }
@@ -127,6 +142,19 @@ mod tests {
         assert_eq!((waiting.take_oldest(3), waiting.take_oldest(3), waiting.len()), (vec![0, 1, 2], vec![3], 0));
     }
 
+    #[test]
+    fn where_shapes_are_fixed_a_run_holds_the_oldest_and_rows_of_its_own_shape_alone() {
+        let buckets = Some(Buckets::Ladder { run: 128, longest: 448 });
+        let mut waiting = waiting(&[20, 300, 31, 17, 33, 32, 30, 16]);
+        let runs: Vec<Vec<usize>> = std::iter::from_fn(|| {
+            let mut rows = waiting.close_run(LIMITS, buckets);
+            rows.sort_unstable();
+            (!rows.is_empty()).then_some(rows)
+        })
+        .collect();
+        assert_eq!(runs, [vec![0, 2, 5, 6], vec![1], vec![3], vec![4], vec![7]]);
+    }
+
     proptest! {
         #[test]
         fn every_run_is_legal_and_holds_the_oldest_so_no_row_starves_or_is_lost(
@@ -135,7 +163,7 @@ mod tests {
             let mut waiting = waiting(&lengths);
             let mut left: std::collections::BTreeSet<usize> = (0..lengths.len()).collect();
             while let Some(oldest) = left.first().copied() {
-                let rows = waiting.close_run(LIMITS);
+                let rows = waiting.close_run(LIMITS, None);
                 prop_assert!(rows.contains(&oldest), "the oldest row waits on");
                 let longest = rows.iter().map(|row| lengths[*row]).max().unwrap();
                 prop_assert!(rows.len() == 1 || longest * rows.len() <= LIMITS.max_tokens);

@@ -1,5 +1,6 @@
 //! A verdict: what is published for one post, and the digests that let it be recognised and repeated.
 
+mod fingerprint;
 mod key;
 
 use std::borrow::Cow;
@@ -9,6 +10,9 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+pub(crate) use self::fingerprint::tests;
+pub use self::fingerprint::{Conditions, Fingerprint, Revisions};
 pub use self::key::{Keyring, VerdictKey, text_sha256, verdict_id};
 use crate::calibration::Method;
 use crate::hygiene::TextNormalised;
@@ -30,6 +34,9 @@ pub struct Answer {
     /// The language that the text tells, if anybody had it looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<Detected>,
+    /// What it was computed under; older workers did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Arc<Conditions>>,
 }
 
 /// What computed an answer.
@@ -107,6 +114,9 @@ pub struct VerdictData<'a> {
     pub model: ModelRef<'a>,
     /// What was judged.
     pub input: InputRef<'a>,
+    /// What the raw scores hang on, to the last bit; left out where an older worker had put the answer into the cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint<'a>>,
     /// What was done to the text before the model read it; left out where nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<Security>,

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use super::mix::Random;
 use crate::config::BatchLimits;
-use crate::model::{Instance, ModelError};
+use crate::model::{Buckets, Instance, ModelError};
 use crate::pipeline::waitlist::Waitlist;
 
 /// How rows come, and how runs are made of them.
 #[derive(Clone, Copy)]
 pub(super) struct Load {
     pub limits: BatchLimits,
+    /// The shapes of runs, where these are fixed.
+    pub buckets: Option<Buckets>,
     /// Rows that wait at once if there is no rate: what the permits allow.
     pub window: usize,
     /// Rows a second, at random moments; as fast as they are taken otherwise.
@@ -90,10 +92,10 @@ fn serve(instance: &mut Instance, queue: &Mutex<Queue<'_>>) -> Result<Figures, M
         };
         let rows: Vec<&[u32]> = run.iter().map(|row| row.ids).collect();
         instance.classify(&rows)?;
-        let longest = rows.iter().map(|row| row.len()).max().unwrap_or_default();
+        let lengths: Vec<usize> = rows.iter().map(|row| row.len()).collect();
         figures.rows += rows.len();
-        figures.tokens += rows.iter().map(|row| row.len()).sum::<usize>();
-        figures.padded += longest * rows.len();
+        figures.tokens += lengths.iter().sum::<usize>();
+        figures.padded += instance.run_tokens(&lengths);
         figures.latencies.extend(run.iter().map(|row| row.arrived.elapsed().as_secs_f64() * 1e3));
     }
 }
@@ -149,7 +151,7 @@ impl<'a> Queue<'a> {
         }
         Next::Run(match self.load.arrival_order {
             Some(count) => self.waiting.take_oldest(count),
-            None => self.waiting.close_run(self.load.limits),
+            None => self.waiting.close_run(self.load.limits, self.load.buckets),
         })
     }
 

@@ -1,6 +1,7 @@
 //! `moderato bench`: the model on this machine, without Kafka: how many posts a second, at what share of the machine's
 //! peak, with how long a wait.
 
+mod determinism;
 mod draft;
 mod measure;
 mod mix;
@@ -19,7 +20,7 @@ use super::{Common, VerbSettings, report as tell};
 use crate::app::AppError;
 use crate::config::{BatchLimits, Config, ModelSettings, Needs, Precision};
 use crate::error::Exit;
-use crate::model::{self, Loaded, ModelError, Prompt};
+use crate::model::{self, Instance, Loaded, ModelError, Prompt};
 use crate::policy::Policy;
 
 #[derive(Debug, Args)]
@@ -83,6 +84,8 @@ enum Task {
     Classify,
     /// Writing text, under the policy's prompt.
     Draft,
+    /// Judging posts with `determinism: strict` and without, in turns: what it costs.
+    Determinism,
 }
 
 /// Precisions by name.
@@ -126,6 +129,11 @@ pub(super) fn run(arguments: &BenchArguments) -> Result<Exit, Exit> {
     };
     if arguments.task == Task::Draft {
         let report = bench.run_draft().map_err(faulty)?;
+        say!("{}", if arguments.json { report.json().to_string() } else { report.table() });
+        return Ok(Exit::Ok);
+    }
+    if arguments.task == Task::Determinism {
+        let report = bench.run_determinism().map_err(faulty)?;
         say!("{}", if arguments.json { report.json().to_string() } else { report.table() });
         return Ok(Exit::Ok);
     }
@@ -238,7 +246,9 @@ impl Bench<'_> {
         for budget in self.budgets() {
             let limits = BatchLimits { max_tokens: budget, ..self.config.limits.batch };
             let window = self.config.limits.max_in_flight;
-            let load = Load { limits, window, rate: None, arrival_order: None, seconds: self.arguments.seconds };
+            let buckets = loaded.instances.first().and_then(Instance::buckets);
+            let load =
+                Load { limits, buckets, window, rate: None, arrival_order: None, seconds: self.arguments.seconds };
             let figures = measure(&mut loaded.instances, &mix.rows, load)?;
             let reached = figures.rows as f64 / figures.wall;
             let rate = self.arguments.rate.unwrap_or(reached / 2.0);

@@ -24,7 +24,7 @@ use super::{
     builder::{check_operators, cores, full_beside, full_inputs, share_of_cores},
     contract::{Contract, Fallback},
     error::run_failed,
-    license,
+    hardware, license,
     manifest::{Folder, Graph},
     provider,
     session::{Opening, Runtime},
@@ -80,6 +80,7 @@ pub fn load_draft(
         limits: *limits,
     };
     let Ready { graph, drafters, nodes, fallback_nodes } = loader.ready()?;
+    let precision = provider::precision(graph.precision, &settings.device);
     let info = ModelInfo {
         name: folder.name(),
         tokenizer_digest: prompt.tokenizer_digest().to_owned(),
@@ -88,7 +89,8 @@ pub fn load_draft(
         nodes,
         fallback_nodes,
         contract: graph.contract.describe(),
-        precision: provider::precision(graph.precision, &settings.device),
+        conditions: hardware::conditions(settings, &runtime.version, &precision, settings.threads),
+        precision,
         provider: settings.device.name(),
         onnxruntime_version: runtime.version.clone(),
         prompt_tokens: prompt.prefix_ids().len(),
@@ -255,6 +257,7 @@ impl Loader<'_> {
             model_digest: self.model_digest,
             onnxruntime: &self.runtime.version,
             once,
+            deterministic: false,
         })
     }
 }
