@@ -145,7 +145,7 @@ fn judged(verdict: &serde_json::Value) -> String {
         format!("tokenizer   {}", text("/data/model/tokenizer_digest")),
         format!("prompt      {}", text("/data/model/prompt_digest")),
     ];
-    for (what, place) in [("fingerprint", "/data/fingerprint"), ("replay     ", "/data/replay/id")] {
+    for (what, place) in [("fingerprint", "/data/fingerprint/digest"), ("replay     ", "/data/replay/id")] {
         lines.extend(verdict.pointer(place).and_then(|value| value.as_str()).map(|value| format!("{what} {value}")));
     }
     lines.join("\n")

@@ -80,7 +80,7 @@ pub(super) const DRAWN: [(&str, Kind, &str); 29] = [
     ("prompt_digest", Kind::Text, "/data/model/prompt_digest"),
     ("calibration_revision", Kind::Text, "/data/verdict/calibration/revision"),
     ("answered_by", Kind::Text, "/data/answered_by"),
-    ("fingerprint", Kind::Text, "/data/fingerprint"),
+    ("fingerprint", Kind::Text, "/data/fingerprint/digest"),
     ("replay_id", Kind::Text, "/data/replay/id"),
     ("source_topic", Kind::Text, "/data/input/kafka/topic"),
     ("source_partition", Kind::Int, "/data/input/kafka/partition"),
