@@ -23,6 +23,7 @@ TINY_DRAFT := .cache/models/tiny-draft
 JARS := .cache/kafka/libs
 TOKENIZER := .cache/llama2-tokenizer
 NAUGHTY := .cache/naughty-texts
+REGISTRY := .cache/schema-registry
 DENY := .cache/tools/cargo-deny-0.20.2/bin/cargo-deny
 FUZZ := .cache/tools/cargo-fuzz-0.13.2/bin/cargo-fuzz
 CYCLONEDX := .cache/tools/cargo-cyclonedx-0.5.9/bin/cargo-cyclonedx
@@ -38,7 +39,7 @@ FAULTS := --features failpoints
 
 export PYTHON
 
-.PHONY: help setup setup-tests runtime model draft-models tiny kafka tokenizer naughty-texts build demo test helm-test \
+.PHONY: help setup setup-tests runtime model draft-models tiny kafka tokenizer naughty-texts schema-registry build demo test helm-test \
 	docs-test examples-test deny fuzz soak bench bench-peers day broker image-steps sbom clean
 
 help:
@@ -131,6 +132,11 @@ $(NAUGHTY)/.complete: .ci/naughty-texts | setup-tests
 
 naughty-texts: $(NAUGHTY)/.complete
 
+$(REGISTRY)/.complete: .ci/schema-registry | setup-tests
+	@.ci/schema-registry $(REGISTRY)
+
+schema-registry: $(REGISTRY)/.complete
+
 $(HELM)/.complete: .ci/helm | setup-tests
 	@.ci/helm $(@D)
 
@@ -169,11 +175,12 @@ test: export MODERATO_TEST_MODELS = $(CURDIR)/.cache/models
 test: export MODERATO_TEST_KAFKA_LIBS = $(CURDIR)/$(JARS)
 test: export MODERATO_TEST_LLAMA2_TOKENIZER = $(CURDIR)/$(TOKENIZER)
 test: export MODERATO_TEST_NAUGHTY = $(CURDIR)/$(NAUGHTY)
+test: export MODERATO_TEST_SCHEMA_REGISTRY = $(CURDIR)/$(REGISTRY)
 test: export MODERATO_TEST_PYTHON = $(CURDIR)/$(VENV)
 test: export MODERATO_TEST_COLLECTOR = $(CURDIR)/$(COLLECTOR)/collector
 test: export PATH := $(CURDIR)/$(PROMTOOL):$(PATH)
 # What takes least first, so that it fails early.
-test: setup setup-tests docs-test helm-test .venv/.tests $(COLLECTOR)/.complete model tiny draft-models tokenizer naughty-texts kafka deny
+test: setup setup-tests docs-test helm-test .venv/.tests $(COLLECTOR)/.complete model tiny draft-models tokenizer naughty-texts schema-registry kafka deny
 	cargo fmt --check
 	cargo clippy --all-targets --locked $(FAULTS) -- -D warnings
 	cargo test --lib --bins --locked $(FAULTS)

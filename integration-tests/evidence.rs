@@ -344,3 +344,26 @@ fn what_retention_deleted_is_told_and_is_no_tampering() {
 
     assert_eq!((exit, &report["whole"], total(&report, "cut")), (Some(0), &json!(true), 20), "{report}");
 }
+
+#[test]
+fn in_binary_mode_a_link_holds_for_the_attributes_in_the_headers_too() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 1);
+    let signing = Signing::new(&pool);
+    pool.post(posts("p", 20));
+    let worker = signing.with(pool.setup()).set("kafka.cloudevents", "binary").start();
+    pool.wait_until_all_is_committed();
+    stop(worker);
+    let (report, exit) = signing.verify(&pool, &[]);
+    assert_eq!((exit, &report["whole"], total(&report, "links")), (Some(0), &json!(true), 20), "{report}");
+
+    let mut copy = Copy::of(kafka.read_all(&pool.verdicts));
+    let subject = |(name, _): &&mut (String, Option<Vec<u8>>)| name == "ce_subject";
+    copy.all(0)[7].headers.iter_mut().find(subject).unwrap().1 = Some(b"p-8".to_vec());
+    let tampered = kafka.topic("tampered", 1);
+    copy.publish(&kafka, &tampered);
+    let (report, exit) = signing.verify(&pool, &["--topic", &tampered]);
+
+    let fault = &chains(&report)[0]["fault"];
+    assert_eq!((exit, &fault["kind"], &fault["at"]["offset"]), (Some(3), &json!("altered"), &json!(7)), "{fault}");
+}

@@ -5,6 +5,7 @@
 mod bad_input;
 mod calibration;
 mod classify;
+mod cloudevents;
 mod command_line;
 mod dead_letters;
 mod delivery;
@@ -40,6 +41,7 @@ mod redis_crowd;
 mod redis_faults;
 mod reload;
 mod road;
+mod schema_registry;
 mod secured;
 mod shadow;
 mod soak;

@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 7] = [
     &["app", "shutdown", "replay", "eval", "reconcile", "dead_letters", "export", "explain", "audit"],
     &["admin"],
     &["pipeline"],
-    &["kafka", "cache", "model"],
+    &["kafka", "cache", "model", "registry"],
     &[
         "post",
         "verdict",
@@ -20,6 +20,7 @@ const FLOORS: [&[&str]; 7] = [
         "receipt",
         "policy",
         "error",
+        "event",
         "config",
         "samples",
         "telemetry",

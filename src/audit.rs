@@ -61,7 +61,7 @@ pub fn verify(
     for slice in slices(&spans) {
         reader.read(topic.name, &slice, |record| {
             progress(topic.name);
-            verifier.enter(&seen(record));
+            verifier.enter(&seen(record, record.sealed().as_deref()));
             Ok::<(), ReadError>(())
         })?;
     }
@@ -153,7 +153,7 @@ fn is_written(reader: &Reader, topic: Topic<'_>, before: &[Extent]) -> Result<bo
     Ok(now.iter().zip(before).any(|(now, before)| now.high > before.high))
 }
 
-fn seen<'a>(record: &'a Record<'_>) -> Seen<'a> {
+fn seen<'a>(record: &'a Record<'_>, value: Option<&'a [u8]>) -> Seen<'a> {
     let source = |()| {
         let topic = record.header(c"moderato.source.topic")?;
         let partition = record.number(c"moderato.source.partition")?;
@@ -165,7 +165,7 @@ fn seen<'a>(record: &'a Record<'_>) -> Seen<'a> {
         link: record.header(c"moderato.chain"),
         source: source(()),
         key: record.key(),
-        value: record.value(),
+        value,
     }
 }
 

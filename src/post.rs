@@ -8,6 +8,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::event::unframed;
 use crate::rejection::{Reason, Rejected, Stage};
 
 /// The producer's own identity of a post.
@@ -106,7 +107,7 @@ pub fn decode(bytes: &[u8], max_bytes: usize) -> Result<Post, Rejected> {
             format!("the value has {} bytes; limits.max_post_bytes is {max_bytes}", bytes.len()),
         );
     }
-    let bytes = unframed(bytes);
+    let (_, bytes) = unframed(bytes);
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
@@ -138,15 +139,6 @@ pub fn decode(bytes: &[u8], max_bytes: usize) -> Result<Post, Rejected> {
     }
     let PostV1 { id, text, lang, version, evidence } = post;
     Ok(Post { id: PostId(id.into()), text, lang, version, evidence })
-}
-
-/// The value without the five bytes that a serialiser for a schema registry puts before it: a zero, which begins no JSON, and
-/// the schema's id.
-fn unframed(bytes: &[u8]) -> &[u8] {
-    match bytes {
-        [0, _, _, _, _, rest @ ..] => rest,
-        _ => bytes,
-    }
 }
 
 /// A post, or one that is the `data` of a CloudEvents 1.0 event in structured mode, whose own `id` is the event's.

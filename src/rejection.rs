@@ -13,6 +13,8 @@ use crate::receipt::Original;
 pub enum Reason {
     /// The value is larger than `limits.max_post_bytes`.
     PostTooLarge,
+    /// The schema whose id stands before the value is not in the registry, or not one of JSON.
+    UnknownSchema,
     /// The value is not UTF-8.
     NotUtf8,
     /// The value is not JSON (lone surrogates and too deep nesting included).
@@ -35,8 +37,9 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, for the README's table and its test.
-    pub const ALL: [Reason; 10] = [
+    pub const ALL: [Reason; 11] = [
         Reason::PostTooLarge,
+        Reason::UnknownSchema,
         Reason::NotUtf8,
         Reason::NotJson,
         Reason::WrongShape,
@@ -52,6 +55,7 @@ impl Reason {
     pub fn code(self) -> &'static str {
         match self {
             Reason::PostTooLarge => "post_too_large",
+            Reason::UnknownSchema => "unknown_schema",
             Reason::NotUtf8 => "not_utf8",
             Reason::NotJson => "not_json",
             Reason::WrongShape => "wrong_shape",

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from charts import SETUPS, config, containers, of_kind, pods, rendered, workloads
+from charts import ROOT, SETUPS, config, containers, of_kind, pods, rendered, workloads
 
 
 @pytest.fixture(params=SETUPS)
@@ -82,10 +82,24 @@ def test_a_rollout_is_not_given_up_while_a_model_may_still_load(objects):
         assert item["spec"]["progressDeadlineSeconds"] > probe["failureThreshold"] * probe["periodSeconds"]
 
 
-def test_a_pod_lives_ten_seconds_longer_than_its_worker_needs(objects):
+def closing_seconds():
+    """What the worker may take beyond its grace: to leave its group, to export what is left, to end."""
+    found = [
+        re.search(pattern, (ROOT / path).read_text())[1]
+        for path, pattern in [
+            ("src/app/mod.rs", r"const CLOSING: Duration = Duration::from_secs\((\d+)\)"),
+            ("src/telemetry/otlp.rs", r"const LAST_EXPORT: Duration = Duration::from_secs\((\d+)\)"),
+            ("src/cli/run.rs", r"shutdown_timeout\(Duration::from_secs\((\d+)\)\)"),
+        ]
+    ]
+    return sum(map(int, found))
+
+
+def test_a_pod_lives_longer_than_its_worker_needs_at_the_most(objects):
     for item in workloads(objects):
         grace = seconds(config(objects, item["metadata"]["name"])["shutdown"]["grace"])
-        assert item["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == grace + 10
+        assert item["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == grace + 20
+        assert grace + closing_seconds() < grace + 20
 
 
 def test_either_an_autoscaler_or_the_chart_sets_the_number_of_pods(objects):

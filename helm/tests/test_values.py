@@ -70,6 +70,9 @@ REFUSED = {
     "a password in the configuration": (
         {"config": {"kafka": {"password": "x"}}}, "classify.config.kafka: a password would lie open in a ConfigMap",
     ),
+    "a registry's password in the configuration": (
+        {"config": {"kafka": {"schema_registry": {"password": "x"}}}}, "classify.config.kafka.schema_registry: a password would lie",
+    ),
     "a seal in the configuration": (
         {"config": {"cache": {"redis": {"hmac_key": "x"}}}}, "classify.config.cache.redis: a secret would lie open",
     ),
@@ -129,9 +132,9 @@ def test_the_schema_has_the_sections_of_the_worker():
 
 
 @pytest.mark.parametrize(
-    ("grace", "seconds"), [("20s", 30), ("2m", 130), ("1h", 3610), ("1h30m", 5410), ("1m500ms", 71), ("30000ms", 40)]
+    ("grace", "seconds"), [("20s", 40), ("2m", 140), ("1h", 3620), ("1h30m", 5420), ("1m500ms", 81), ("30000ms", 50)]
 )
-def test_a_pod_lives_ten_seconds_longer_than_its_grace(grace, seconds):
+def test_a_pod_lives_twenty_seconds_longer_than_its_grace(grace, seconds):
     (item,) = workloads(render("minimal", {"worker": {"config": {"shutdown": {"grace": grace}}}}))
     assert item["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == seconds
 
@@ -252,7 +255,7 @@ def test_helm_test_checks_with_the_pool_s_own_configuration():
 def test_the_network_is_open_to_what_the_worker_needs_and_nothing_else():
     spec = only(render("external-secrets"), "NetworkPolicy")["spec"]
     ports = {port["port"] for rule in spec["egress"] for port in rule["ports"]}
-    assert ports == {53, 9093, 6380, 4318}
+    assert ports == {53, 9093, 8081, 6380, 4318}
     (ingress,) = spec["ingress"]
     assert ingress["ports"] == [{"port": "admin", "protocol": "TCP"}]
     assert ingress["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]

@@ -132,6 +132,8 @@ ROWS = {
          [(gauge("moderato_brokers_up", "min", WORKER), WORKER_LEGEND)]),
         ("Log lines left out", "In the last hour, because the same one had come too often.", "short", "timeseries", 8,
          [(f"sum by ({WORKER}) (increase(moderato_log_suppressed_total{{{POOL}}}[1h]))", WORKER_LEGEND)]),
+        ("Schemas before posts", "Ids that the schema registry was asked for; unchecked: it did not tell.", "ops", "bars", 24,
+         [(per_second("moderato_schema_lookups_total", "result"), "{{result}}")]),
     ],
 }
 

@@ -16,6 +16,7 @@ pub mod pool;
 pub mod proxy;
 pub mod records;
 pub mod redis;
+pub mod registry;
 pub mod secured;
 pub mod summary;
 pub mod untold;

@@ -4,22 +4,29 @@
 pub mod observe;
 pub mod reload;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use prometheus::{Registry, TextEncoder};
 use serde_json::{Value, json};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::telemetry::vitals::{Reasons, Vitals};
 
+/// How long a client may take to ask; and between two questions.
+const HEADER_READ: Duration = Duration::from_secs(10);
 const PAGE: &str = include_str!("page.html");
 /// The page brings all it needs.
 const FROM_NOWHERE: [(HeaderName, &str); 3] = [
@@ -72,13 +79,8 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(async {
-                let served = match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => axum::serve(listener, self.router()).await,
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = served {
-                    warn!(%error, "probes and metrics are no longer served");
-                }
+                let Err(error) = accept(listener, &self.router()).await;
+                warn!(%error, "probes and metrics are no longer served");
             });
         })?;
         Ok(address)
@@ -94,6 +96,27 @@ impl Admin {
             .route("/info", get(|State(admin): State<Admin>| async move { (FROM_NOWHERE, Json(admin.facts.all())) }))
             .route("/status.json", get(status))
             .with_state(self)
+    }
+}
+
+/// Serves each connection by itself; one that is opened and says nothing is closed.
+async fn accept(listener: TcpListener, router: &Router) -> io::Result<Infallible> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_READ);
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let service = TowerToHyperService::new(router.clone());
+                // How it ends is the client's affair.
+                tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
+            }
+            // Out of file descriptors, for one: they come back.
+            Err(error) => {
+                debug!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
     }
 }
 

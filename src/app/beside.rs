@@ -6,11 +6,13 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
+use super::schemas::Schemas;
 use super::{AppError, Judges, calibrated, load};
 use crate::admin::reload::{self, Reloader};
 use crate::admin::{Facts, observe};
 use crate::cache::Cache;
 use crate::config::{CacheSettings, Config, RawConfig, Shadow};
+use crate::event::Format;
 use crate::kafka::aside::Aside;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::shadow::{Comparison, Tap};
@@ -25,12 +27,14 @@ pub(super) struct Beside {
     pub(super) policies: mpsc::Receiver<Policy>,
     /// Where a shadow has its share.
     pub(super) tap: Option<Tap>,
+    /// How what is published stands in its topics.
+    pub(super) schemas: Schemas,
 }
 
 impl Beside {
     /// Nothing.
-    pub(super) fn none() -> Self {
-        Self { policies: mpsc::channel(1).1, tap: None }
+    pub(super) fn none(config: &Config) -> Self {
+        Self { policies: mpsc::channel(1).1, tap: None, schemas: Schemas::none(config) }
     }
 
     /// What the configuration asks for.
@@ -40,8 +44,13 @@ impl Beside {
         judges: Option<Judges>,
         facts: Facts,
         metrics: &Metrics,
+        schemas: Schemas,
     ) -> Result<Self, AppError> {
-        Ok(Self { policies: reload(config, work, facts), tap: shadow(config, judges, metrics)? })
+        Ok(Self {
+            policies: reload(config, work, facts),
+            tap: shadow(config, judges, metrics, schemas.shadow)?,
+            schemas,
+        })
     }
 }
 
@@ -106,7 +115,7 @@ pub(super) fn load_shadow(config: &Config) -> Result<Option<Judges>, AppError> {
     Ok(Some(judges))
 }
 
-fn shadow(config: &Config, judges: Option<Judges>, metrics: &Metrics) -> Result<Option<Tap>, AppError> {
+fn shadow(config: &Config, judges: Option<Judges>, metrics: &Metrics, format: Format) -> Result<Option<Tap>, AppError> {
     let (Some(Shadow { share, topic, .. }), Some(judges)) = (&config.shadow, judges) else { return Ok(None) };
     let (comparison, live) = Comparison::new(Aside::connect(&config.kafka, topic, metrics)?, metrics.clone());
     let pool = format!("{}:shadow", config.kafka.group);
@@ -115,6 +124,9 @@ fn shadow(config: &Config, judges: Option<Judges>, metrics: &Metrics) -> Result<
         work: judges.into(),
         cache: Cache::open(&CacheSettings::Off, Arc::default()).map_err(AppError::Cache)?,
         outlet: Outlet::Shadow(comparison),
+        format,
+        // Posts that the road has let pass.
+        registry: None,
         limits: config.limits.clone(),
         // A post that ends the process in here is given up in here.
         suspects: Arc::new(super::suspects_of(config, &pool)?),

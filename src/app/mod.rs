@@ -1,6 +1,7 @@
 //! Puts the worker together: configuration to parts, start order, stop order. The only place that knows every part.
 
 mod beside;
+pub mod schemas;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tracing::{info, warn};
 
 use self::beside::Beside;
 pub use self::beside::{facts, is_warm};
+use self::schemas::Schemas;
 use crate::admin::Facts;
 use crate::cache::Cache;
 use crate::config::{Config, Limits, Task};
@@ -26,6 +28,7 @@ use crate::pipeline::outlet::Outlet;
 use crate::pipeline::tally::{Tally, read};
 use crate::pipeline::{self, Road, Work};
 use crate::policy::{Policy, PolicyError};
+use crate::registry;
 use crate::suspects::Suspects;
 
 /// Beyond the grace, how long leaving the group and closing the stages may take before the process ends anyway.
@@ -52,6 +55,14 @@ pub enum AppError {
     /// The cache's address must be mended.
     #[error("cache.redis.url: {0}")]
     Cache(String),
+    /// The schema registry does not do what it has to at the start.
+    #[error("kafka.schema_registry: {fault}; {mend}")]
+    Registry {
+        /// What it did.
+        fault: registry::Fault,
+        /// What to do.
+        mend: String,
+    },
     /// What runs cannot be noted.
     #[error("state_dir: {} cannot be used: {error}; name a folder that this user may write", folder.display())]
     State {
@@ -69,7 +80,7 @@ impl AppError {
     /// The exit code it leads to.
     pub fn exit(&self) -> Exit {
         match self {
-            AppError::Fatal(_) => Exit::Failed,
+            AppError::Fatal(_) | AppError::Registry { fault: registry::Fault::Unreachable { .. }, .. } => Exit::Failed,
             _ => Exit::Config,
         }
     }
@@ -80,7 +91,8 @@ impl AppError {
             AppError::Policy(_) | AppError::Calibration(_) => "policy",
             AppError::Model(_) => "model",
             AppError::Shadow(fault) => fault.code(),
-            AppError::Limits(_) | AppError::Cache(_) | AppError::State { .. } => "config",
+            AppError::Registry { fault: registry::Fault::Unreachable { .. }, .. } => "schema_registry",
+            AppError::Limits(_) | AppError::Cache(_) | AppError::Registry { .. } | AppError::State { .. } => "config",
             AppError::Fatal(fatal) => fatal.code(),
         }
     }
@@ -188,7 +200,7 @@ fn fits(limits: &Limits, info: &ModelInfo) -> Result<(), AppError> {
 
 /// Builds the road to the given outlet. Must be called on the runtime.
 pub fn road(config: &Config, work: impl Into<Work>, outlet: Outlet, tally: Arc<Tally>) -> Result<Road, AppError> {
-    operated(config, work.into(), outlet, tally, Beside::none())
+    operated(config, work.into(), outlet, tally, Beside::none(config))
 }
 
 fn operated(
@@ -196,7 +208,7 @@ fn operated(
     work: Work,
     outlet: Outlet,
     tally: Arc<Tally>,
-    Beside { policies, tap }: Beside,
+    Beside { policies, tap, schemas }: Beside,
 ) -> Result<Road, AppError> {
     let cache = Cache::open(&config.cache, tally.cache.clone()).map_err(AppError::Cache)?;
     let suspects = match &outlet {
@@ -208,6 +220,8 @@ fn operated(
         work,
         cache,
         outlet,
+        format: schemas.output,
+        registry: schemas.registry,
         pool: config.kafka.group.clone(),
         limits: config.limits.clone(),
         suspects: Arc::new(suspects),
@@ -237,7 +251,8 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), AppError> {
     let work = work.into();
-    let beside = Beside::start(config, &work, shadow, facts, &tally.metrics)?;
+    let schemas = tokio::task::block_in_place(|| Schemas::open(config, &tally.metrics))?;
+    let beside = Beside::start(config, &work, shadow, facts, &tally.metrics, schemas)?;
     let kafka = &config.kafka;
     tally.vitals.may_wait(kafka.drain_timeout + kafka.session_timeout + kafka.delivery_timeout);
     let consumer = Consumer::connect(&config.kafka)?;

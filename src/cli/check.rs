@@ -60,13 +60,17 @@ pub(super) fn run(arguments: &CheckArguments) -> Result<Exit, Exit> {
 fn probe_all(config: &Config, wait: Duration) -> Exit {
     let deadline = Instant::now() + wait;
     let (found, findings) = mpsc::channel();
-    let probes: [(&'static str, Probe); 4] = [("kafka", kafka), ("cache", cache), ("state", state), ("model", model)];
+    let mut probes: Vec<(&'static str, Probe)> =
+        vec![("kafka", kafka), ("cache", cache), ("state", state), ("model", model)];
+    if config.kafka.schema_registry.is_some() {
+        probes.push(("schema registry", schemas));
+    }
+    let mut missing: Vec<&str> = probes.iter().map(|(name, _)| *name).collect();
     for (name, probe) in probes {
         let (found, config) = (found.clone(), config.clone());
         // A probe that outlives the budget is left behind; the process ends anyway.
         thread::spawn(move || found.send((name, probe(&config))));
     }
-    let mut missing = vec!["kafka", "cache", "state", "model"];
     let mut exit = Exit::Ok;
     while !missing.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -109,6 +113,11 @@ fn cache(config: &Config) -> Outcome {
         cache.ping().await.map_err(|what| (Exit::Failed, format!("{what}; {mend}")))?;
         Ok(format!("redis answers ({} server(s))", settings.urls.len()))
     })
+}
+
+fn schemas(config: &Config) -> Outcome {
+    let Some(settings) = &config.kafka.schema_registry else { return Ok("none".to_owned()) };
+    app::schemas::probe(config, settings).map_err(|error| (error.exit(), error.to_string()))
 }
 
 fn state(config: &Config) -> Outcome {

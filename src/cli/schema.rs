@@ -3,8 +3,9 @@
 use clap::ValueEnum;
 use schemars::schema_for;
 
+use crate::app::schemas::published;
 use crate::calibration::CalibrationV1;
-use crate::config;
+use crate::config::{self, EventMode, Task};
 use crate::dead_letters::DeadLettersV1;
 use crate::eval::report::EvalV1;
 use crate::evidence::checkpoint::CheckpointV1;
@@ -13,12 +14,10 @@ use crate::explain::ExplainV1;
 use crate::export::case::Platform;
 use crate::export::settings::Settings;
 use crate::export::{self, Format};
-use crate::note::NoteV1;
 use crate::post::PostV1;
 use crate::reconcile::ReconcileV1;
 use crate::rejection::DeadLetterHeaders;
 use crate::telemetry::metrics;
-use crate::verdict::VerdictV1;
 
 /// A schema's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -27,8 +26,12 @@ pub enum SchemaName {
     Post,
     /// The output record, `verdict.v1`.
     Verdict,
+    /// The value of that record under `kafka.cloudevents: binary`: its `data`.
+    VerdictData,
     /// The output record of a drafting pool, `note.v1`.
     Note,
+    /// The value of that record under `kafka.cloudevents: binary`: its `data`.
+    NoteData,
     /// The headers of a dead letter.
     #[value(name = "dead_letter")]
     DeadLetter,
@@ -73,8 +76,10 @@ pub enum SchemaName {
 pub fn render(name: SchemaName) -> String {
     let schema = match name {
         SchemaName::Post => schema_for!(PostV1).to_value(),
-        SchemaName::Verdict => schema_for!(VerdictV1).to_value(),
-        SchemaName::Note => schema_for!(NoteV1).to_value(),
+        SchemaName::Verdict => return published(Task::Classify, EventMode::Structured),
+        SchemaName::VerdictData => return published(Task::Classify, EventMode::Binary),
+        SchemaName::Note => return published(Task::DraftNote, EventMode::Structured),
+        SchemaName::NoteData => return published(Task::DraftNote, EventMode::Binary),
         SchemaName::DeadLetter => schema_for!(DeadLetterHeaders).to_value(),
         SchemaName::Config => config::schema(),
         SchemaName::Calibration => schema_for!(CalibrationV1).to_value(),

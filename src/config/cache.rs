@@ -74,7 +74,7 @@ pub struct RawRedis {
 }
 
 /// An address that holds a user or password is refused, and printing what was refused must not show it either.
-fn without_credentials<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn without_credentials<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(if url.contains('@') { "[redacted]" } else { url })
 }
 
@@ -174,13 +174,7 @@ impl Checker {
             "names several servers; set cache.redis.cluster: true, or name one".to_owned()
         });
         let password = self.secret("cache.redis.password", raw.password.as_ref(), raw.password_file.as_ref());
-        let ca_pem = raw.ca_file.as_ref().and_then(|path| match std::fs::read(path) {
-            Ok(pem) => Some(pem),
-            Err(error) => {
-                self.require(false, "cache.redis.ca_file", || format!("`{path}` cannot be read: {error}"));
-                None
-            }
-        });
+        let ca_pem = self.pem("cache.redis.ca_file", raw.ca_file.as_ref());
         let hmac_key = self.secret("cache.redis.hmac_key", raw.hmac_key.as_ref(), raw.hmac_key_file.as_ref());
         let length = hmac_key.as_ref().map(|key| key.expose_secret().len());
         self.require(length.is_none_or(|length| length >= MIN_HMAC_KEY), "cache.redis.hmac_key", || {

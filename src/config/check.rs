@@ -171,6 +171,15 @@ impl Checker {
         value.map(|secret| secret.0.as_str().into())
     }
 
+    pub(super) fn pem(&mut self, key: &str, file: Option<&String>) -> Option<Vec<u8>> {
+        let path = file?;
+        let read = std::fs::read(path);
+        if let Err(error) = &read {
+            self.require(false, key, || format!("`{path}` cannot be read: {error}"));
+        }
+        read.ok()
+    }
+
     fn kafka(&mut self, raw: &RawKafka, task: Task, shadow: Option<&String>) -> KafkaSettings {
         let brokers_ok = self.needs == Needs::ModelOnly || raw.brokers.split(',').all(is_host_port);
         self.require(brokers_ok, "kafka.brokers", || {
@@ -217,6 +226,8 @@ impl Checker {
             evidence: EvidenceSettings::default(),
             delivery: raw.delivery,
             worker_id: self.worker_id(raw),
+            cloudevents: raw.cloudevents,
+            schema_registry: self.registry(&raw.schema_registry),
             drain_timeout: self.duration("kafka.drain_timeout", &raw.drain_timeout),
             session_timeout: self.duration("kafka.session_timeout", &raw.session_timeout),
             commit_interval: match (raw.commit_interval.as_str(), raw.delivery) {

@@ -11,11 +11,15 @@ use super::raw::RawConfig;
 use super::{ConfigError, Problem, Setting};
 
 /// Secrets may not stand in a file that is rendered into a ConfigMap and printed in reviews.
-const SECRETS: [(&str, &str); 4] = [
+const SECRETS: [(&str, &str); 5] = [
     ("/kafka/password", "put it in a file and name that in kafka.password_file, or set MODERATO__KAFKA__PASSWORD"),
     (
         "/kafka/tls_key_password",
         "put it in a file and name that in kafka.tls_key_password_file, or set MODERATO__KAFKA__TLS_KEY_PASSWORD",
+    ),
+    (
+        "/kafka/schema_registry/password",
+        "put it in a file and name that in kafka.schema_registry.password_file, or set MODERATO__KAFKA__SCHEMA_REGISTRY__PASSWORD",
     ),
     (
         "/cache/redis/password",

@@ -9,6 +9,7 @@ mod devices;
 mod evidence;
 mod layers;
 pub mod raw;
+mod registry;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,7 +27,8 @@ pub use self::devices::{
 };
 pub(crate) use self::devices::{OPENVINO_PLUGIN, RTX_PLUGIN};
 pub use self::evidence::{EvidenceSettings, Signing};
-pub use self::raw::{Delivery, LogFormat, OnOverlong, RawConfig, RawPrecision as Precision, Task};
+pub use self::raw::{Delivery, EventMode, LogFormat, OnOverlong, RawConfig, RawPrecision as Precision, Task};
+pub use self::registry::RegistrySettings;
 
 /// One thing wrong with the configuration: which key, what, and what would work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,6 +131,10 @@ pub struct KafkaSettings {
     pub delivery: Delivery,
     /// Tells this worker from the others of its group.
     pub worker_id: String,
+    /// How verdicts and notes are events.
+    pub cloudevents: EventMode,
+    /// Where schemas are registered, if anywhere.
+    pub schema_registry: Option<RegistrySettings>,
     /// How long a revoked partition's posts may take to finish.
     pub drain_timeout: Duration,
     /// How long the group waits for a silent member.

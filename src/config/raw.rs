@@ -11,6 +11,7 @@ use super::count::Count;
 use super::determinism::Determinism;
 use super::devices::{RawCuda, RawDevice, RawOpenvino, RawTensorrt, RawTensorrtRtx, Strict};
 use super::evidence::RawEvidence;
+use super::registry::RawSchemaRegistry;
 
 /// moderato's configuration: a YAML file, then environment variables `MODERATO__SECTION__KEY`, then flags.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -76,6 +77,11 @@ pub struct RawKafka {
     /// Tells this worker from the others of its group, the same after a restart: with `exactly_once`, part of its
     /// `transactional.id`. The host's name if it is not set, which in Kubernetes is the pod's.
     pub worker_id: Option<String>,
+    /// How a verdict, or a note, is a CloudEvents event. `structured`: the value is the whole event. `binary`: the value is
+    /// its `data`, and the attributes are headers (`ce_id`, `ce_subject`, ...).
+    pub cloudevents: EventMode,
+    /// Schema registry.
+    pub schema_registry: RawSchemaRegistry,
     /// How long a revoked partition's posts may take to finish; shorter than `session_timeout`.
     pub drain_timeout: String,
     /// How long the group waits for a silent member.
@@ -127,6 +133,17 @@ pub enum Delivery {
     AtLeastOnce,
     /// None is missing and none is there twice.
     ExactlyOnce,
+}
+
+/// Content modes of CloudEvents.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventMode {
+    /// All in the value.
+    #[default]
+    Structured,
+    /// `data` in the value, the rest in headers.
+    Binary,
 }
 
 /// The model that judges.
@@ -379,6 +396,8 @@ impl Default for RawKafka {
             topics: RawTopics::default(),
             delivery: Delivery::default(),
             worker_id: None,
+            cloudevents: EventMode::default(),
+            schema_registry: RawSchemaRegistry::default(),
             drain_timeout: "20s".to_owned(),
             session_timeout: "45s".to_owned(),
             commit_interval: "auto".to_owned(),

@@ -140,7 +140,7 @@ impl Clerk<'_> {
                 let verdict_id = verdict.and_then(|verdict: Value| Some(verdict.get("id")?.as_str()?.to_owned()));
                 Some(What::Flagged { post, verdict_id })
             }
-            _ => self.event(role, value),
+            _ => self.event(role, &record.event()?.ok()?),
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::record::Outgoing;
 use crate::error::Fatal;
+use crate::event::NoEvent;
 use crate::evidence::key::draw;
 use crate::evidence::link::{Content, Head};
 use crate::receipt::{Epoch, Original, Partition, Receipt, Sequence};
@@ -36,15 +37,20 @@ impl Chains {
         let gone = || Fatal::Internal { part: "publisher", cause: "a chain that never began".to_owned() };
         let head = self.heads.get_mut(&(partition, epoch)).ok_or_else(gone)?;
         let value = match outgoing {
-            Outgoing::Verdict { value, .. } | Outgoing::Note { value, .. } => Some(value.as_slice()),
+            Outgoing::Verdict { event, .. } | Outgoing::Note { event, .. } => Some(event.sealed().map_err(no_event)?),
             Outgoing::Tombstone => None,
             Outgoing::DeadLetter(_) => return Ok((None, receipt.with_head(Some(*head)))),
         };
         let Original { topic, offset, key, .. } = original;
-        let (link, next) = head.next(&Content { topic, partition, offset: offset.0, key: key.as_deref(), value });
+        let (link, next) =
+            head.next(&Content { topic, partition, offset: offset.0, key: key.as_deref(), value: value.as_deref() });
         *head = next;
         Ok((Some(link.to_string()), receipt.with_head(Some(next))))
     }
+}
+
+fn no_event(error: NoEvent) -> Fatal {
+    Fatal::Internal { part: "publisher", cause: error.to_string() }
 }
 
 fn begin(original: &Original) -> Result<Head, Fatal> {

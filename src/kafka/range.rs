@@ -5,8 +5,9 @@
 //! says that nothing follows and its last stable offset, asked before, had reached the end. An open transaction below
 //! the end is waited for: what stands behind it cannot be told yet.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use thiserror::Error;
 use tracing::info;
 
 use crate::config::KafkaSettings;
+use crate::event::{self, NoEvent};
 use crate::kafka::events::hopeless;
 use crate::kafka::headers;
 use crate::kafka::intake::original;
@@ -183,6 +185,21 @@ impl Record<'_> {
     /// The last header of that name, if it is a whole number.
     pub fn number<N: std::str::FromStr>(&self, name: &CStr) -> Option<N> {
         self.header(name)?.parse().ok()
+    }
+
+    /// The verdict or the note as JSON, in whichever mode it was published; `None` for a tombstone.
+    pub fn event(&self) -> Option<Result<Cow<'_, [u8]>, NoEvent>> {
+        self.value().map(|value| event::json(value, |name| self.named(name)))
+    }
+
+    /// What a link in a chain was made for; the value as it is where that is no event.
+    pub fn sealed(&self) -> Option<Cow<'_, [u8]>> {
+        let sealed = |value| event::sealed(value, |name| self.named(name)).unwrap_or(Cow::Borrowed(value));
+        self.value().map(sealed)
+    }
+
+    fn named(&self, name: &str) -> Option<&str> {
+        self.header(&CString::new(name).ok()?)
     }
 
     /// An owned copy.

@@ -10,6 +10,7 @@ use rdkafka::producer::BaseRecord;
 use super::{bounded, trace};
 use crate::config::{KafkaSettings, Task};
 use crate::error::Fatal;
+use crate::event::Event;
 use crate::evidence::link::HEADER;
 use crate::receipt::{Headers, Original};
 use crate::rejection::{DeadLetterHeaders, Rejected};
@@ -20,8 +21,8 @@ use crate::telemetry::trace::OpenSpan;
 pub enum Outgoing {
     /// An encoded `verdict.v1`.
     Verdict {
-        /// The value.
-        value: Vec<u8>,
+        /// In the topic's format.
+        event: Event,
         /// Deterministic id, also a header, so that duplicates can be told without decoding.
         verdict_id: String,
         /// Whether the policy proposes anything but `allow`.
@@ -29,8 +30,8 @@ pub enum Outgoing {
     },
     /// An encoded `note.v1`.
     Note {
-        /// The value.
-        value: Vec<u8>,
+        /// In the topic's format.
+        event: Event,
         /// Deterministic id, also a header.
         note_id: String,
     },
@@ -124,8 +125,8 @@ impl Topics {
         let key = original.key.as_deref();
         let post = original.value.as_deref();
         match outgoing {
-            Outgoing::Verdict { value, verdict_id, flagged } => {
-                let mut records = vec![self.event(original, value, ("moderato.verdict_id", verdict_id))];
+            Outgoing::Verdict { event, verdict_id, flagged } => {
+                let mut records = vec![self.event(original, event, ("moderato.verdict_id", verdict_id))];
                 if let (true, Some(topic)) = (flagged, &self.flagged) {
                     let (headers, dropped) = bounded::copy(&original.headers);
                     let headers = add_source(headers, original);
@@ -133,12 +134,12 @@ impl Topics {
                         0 => headers,
                         count => text(headers, "moderato.headers_dropped", &count.to_string()),
                     };
-                    let headers = headers.insert(Header { key: "moderato.verdict", value: Some(value) });
+                    let headers = headers.insert(Header { key: "moderato.verdict", value: Some(event.json()) });
                     records.push(Wire { to: Destination::Flagged, topic, key, value: post, headers, span: span() });
                 }
                 records
             }
-            Outgoing::Note { value, note_id } => vec![self.event(original, value, ("moderato.note_id", note_id))],
+            Outgoing::Note { event, note_id } => vec![self.event(original, event, ("moderato.note_id", note_id))],
             Outgoing::Tombstone => {
                 let headers = source_headers(original);
                 vec![Wire { to: Destination::Output, topic: &self.output, key, value: None, headers, span: span() }]
@@ -154,11 +155,11 @@ impl Topics {
     }
 
     /// A verdict or a note, with its id in a header.
-    fn event<'a>(&'a self, original: &'a Original, value: &'a [u8], (name, id): (&str, &str)) -> Wire<'a> {
+    fn event<'a>(&'a self, original: &'a Original, event: &'a Event, (name, id): (&str, &str)) -> Wire<'a> {
         let headers = text(source_headers(original), name, id);
-        let headers = text(headers, "content-type", "application/cloudevents+json");
+        let headers = event.headers().fold(headers, |headers, (name, value)| text(headers, name, value));
         let (to, topic, key) = (Destination::Output, &*self.output, original.key.as_deref());
-        Wire { to, topic, key, value: Some(value), headers, span: OpenSpan::default() }
+        Wire { to, topic, key, value: Some(event.value()), headers, span: OpenSpan::default() }
     }
 
     /// The record that did not arrive ends the worker: nothing may step over it.

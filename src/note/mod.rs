@@ -20,4 +20,4 @@ pub use ground::Ground;
 pub use message::{Message, message};
 pub use policy::NotePolicy;
 pub use results::{Check, NoteChecks};
-pub use v1::{NoteV1, VerdictRef};
+pub use v1::{NoteData, NoteV1, VerdictRef};

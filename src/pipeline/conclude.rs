@@ -8,10 +8,11 @@ use crossbeam_channel::Sender;
 use opentelemetry::KeyValue;
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::cache::Cache;
 use crate::error::Fatal;
+use crate::event::{Event, Format};
 use crate::fault::{self, Point};
 use crate::kafka::publisher::Outgoing;
 use crate::pipeline::circuit::{Circuit, Tolerance};
@@ -39,6 +40,8 @@ const VERDICT_BYTES: usize = 2048;
 pub struct Parts {
     /// Makes what is published of what was answered.
     pub maker: Maker,
+    /// How it stands in its topic.
+    pub format: Format,
     /// Where they go.
     pub outlet: Outlet,
     /// Where the answers to deleted posts are removed.
@@ -170,10 +173,17 @@ impl Parts {
     fn tell_rejected(&self, rejected: &Rejected, original: &Original) {
         let Original { topic, partition, offset, span, .. } = original;
         let (reason, stage) = (rejected.reason.code(), rejected.stage.code());
-        warn!(
-            error.type = reason, stage, message = rejected.message, %topic, partition, offset = offset.0,
-            trace_id = span.trace_id(), "post rejected"
-        );
+        if matches!(self.outlet, Outlet::Shadow(_)) {
+            info!(
+                error.type = reason, stage, message = rejected.message, %topic, partition, offset = offset.0,
+                "the shadow rejects a post that was judged"
+            );
+        } else {
+            warn!(
+                error.type = reason, stage, message = rejected.message, %topic, partition, offset = offset.0,
+                trace_id = span.trace_id(), "post rejected"
+            );
+        }
         span.rejected(reason);
         add(&self.tally.dead_letters, 1);
         self.tally.metrics.rejection(reason, stage);
@@ -200,8 +210,8 @@ impl Parts {
                 if let Some(tap) = &self.tap {
                     tap.offer(&verdict.subject, &judged.original, label, called_for);
                 }
-                let value = encode(&verdict)?;
-                Ok(Outgoing::Verdict { value, verdict_id: verdict.id.into_owned(), flagged: action != Action::Allow })
+                let event = encode(&verdict, self.format)?;
+                Ok(Outgoing::Verdict { event, verdict_id: verdict.id.into_owned(), flagged: action != Action::Allow })
             }
             (Maker::Notes(notes), Reply::Note(draft)) => {
                 let note = notes.note(judged, draft)?;
@@ -209,7 +219,7 @@ impl Parts {
                 add(&self.tally.notes, 1);
                 add(&self.tally.fixed_forms, usize::from(draft.fixed_form));
                 self.tally.metrics.note(draft.fixed_form, judged.body.source.name());
-                Ok(Outgoing::Note { value: encode(&note)?, note_id: note.id.into_owned() })
+                Ok(Outgoing::Note { event: encode(&note, self.format)?, note_id: note.id.into_owned() })
             }
             _ => Err(Fatal::Internal { part: "conclude", cause: "an answer of another task".to_owned() }),
         }
@@ -239,9 +249,8 @@ fn guard(circuit: &mut Circuit, outgoing: &Outgoing, partition: Partition) -> Re
     Ok(())
 }
 
-fn encode(verdict: &impl Serialize) -> Result<Vec<u8>, Fatal> {
-    let mut value = Vec::with_capacity(VERDICT_BYTES);
-    let written = serde_json::to_writer(&mut value, verdict);
-    written.map_err(|error| Fatal::Internal { part: "conclude", cause: error.to_string() })?;
-    Ok(value)
+fn encode(verdict: &impl Serialize, format: Format) -> Result<Event, Fatal> {
+    let mut json = Vec::with_capacity(VERDICT_BYTES);
+    let event = serde_json::to_writer(&mut json, verdict).and_then(|()| format.event(json));
+    event.map_err(|error| Fatal::Internal { part: "conclude", cause: error.to_string() })
 }

@@ -43,6 +43,7 @@ use tokio::task::JoinSet;
 use crate::cache::Cache;
 use crate::config::Limits;
 use crate::error::Fatal;
+use crate::event::Format;
 use crate::language::Detected;
 use crate::model::{Instance, Loaded, LoadedDraft, ModelInfo, Prompt, Tokenized};
 use crate::note::NotePolicy;
@@ -59,6 +60,7 @@ use crate::pipeline::twins::Twins;
 use crate::policy::Policy;
 use crate::post::Post;
 use crate::receipt::{Envelope, RawMessage, Receipt};
+use crate::registry::Registry;
 use crate::rejection::Rejected;
 use crate::reply::{Kind, Reply};
 use crate::suspects::{Journal, Suspects};
@@ -155,6 +157,10 @@ pub struct Parts {
     pub cache: Cache,
     /// Where verdicts go.
     pub outlet: Outlet,
+    /// How they stand there.
+    pub format: Format,
+    /// Who knows the schemas of posts, if anyone does.
+    pub registry: Option<Arc<Registry>>,
     /// Who judges: the consumer group, for the verdict's `source`.
     pub pool: String,
     /// Bounds.
@@ -200,7 +206,7 @@ enum Engine {
 
 /// Builds the road and starts its stages on the current runtime.
 pub fn build(parts: Parts) -> Result<Road, Fatal> {
-    let Parts { work, cache, outlet, pool, limits, suspects, tally, policies, tap } = parts;
+    let Parts { work, cache, outlet, format, registry, pool, limits, suspects, tally, policies, tap } = parts;
     let quotas = match &work {
         Work::Judge { policy, .. } => {
             tally.drift.begin(policy.calibration.as_deref());
@@ -221,6 +227,7 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
         prompt,
         limit: limits.input,
         max_post_bytes: limits.max_post_bytes,
+        registry,
         keyring,
         cache: cache.clone(),
         twins: twins.clone(),
@@ -231,6 +238,7 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
     };
     let conclude = conclude::Parts {
         maker,
+        format,
         outlet,
         cache: cache.clone(),
         settled: settled_tx,

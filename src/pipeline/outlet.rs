@@ -76,7 +76,7 @@ impl Lines {
     fn write(&mut self, original: &Original, outgoing: &Outgoing) -> io::Result<()> {
         let out = &mut self.0;
         match outgoing {
-            Outgoing::Verdict { value, .. } | Outgoing::Note { value, .. } => out.write_all(value)?,
+            Outgoing::Verdict { event, .. } | Outgoing::Note { event, .. } => out.write_all(event.json())?,
             Outgoing::Tombstone => out.write_all(b"null")?,
             Outgoing::DeadLetter(rejected) => serde_json::to_writer(
                 &mut *out,

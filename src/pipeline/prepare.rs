@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{Cache, Question};
 use crate::config::InputLimit;
 use crate::error::Fatal;
+use crate::event::unframed;
 use crate::language;
 use crate::model::{Prompt, TokenizeError};
 use crate::pipeline::ask::{Asked, Asker, Rules};
@@ -21,6 +22,7 @@ use crate::pipeline::twins::Twins;
 use crate::pipeline::{Finished, Judged, TokenizedPost, elsewhere};
 use crate::post;
 use crate::receipt::{Envelope, Original, RawMessage};
+use crate::registry::Registry;
 use crate::rejection::{Reason, Rejected, Stage};
 use crate::reply::{Kind, Reply};
 use crate::suspects::{Standing, Suspects};
@@ -41,6 +43,8 @@ pub struct Parts {
     pub limit: InputLimit,
     /// Largest value that is decoded, in bytes.
     pub max_post_bytes: usize,
+    /// Who knows the schemas of posts, if anyone does.
+    pub registry: Option<Arc<Registry>>,
     /// Makes the keys of questions to the model under the prompt in force.
     pub keyring: Keyring,
     /// Where answers are kept.
@@ -223,6 +227,9 @@ fn tokenise(parts: &Parts, record: Envelope<RawMessage>) -> Step {
 }
 
 fn prepare_post(parts: &Parts, original: &Original, bytes: &[u8]) -> Result<Asked, Rejected> {
+    if let (Some(registry), (Some(schema), _)) = (&parts.registry, unframed(bytes)) {
+        registry.admit(schema)?;
+    }
     if let Some(rules) = &parts.rules {
         let Parts { prompt, limit, keyring, max_post_bytes, .. } = parts;
         return rules.ask(original, bytes, *max_post_bytes, &Asker { prompt, limit: *limit, keyring });

@@ -108,7 +108,7 @@ impl Comparison {
     pub(super) fn take(&self, original: &Original, outgoing: &Outgoing) {
         let Ok((label, action)) = self.live.try_recv() else { return };
         let outcome = match outgoing {
-            Outgoing::Verdict { value, .. } => match serde_json::from_slice::<Verdict>(value) {
+            Outgoing::Verdict { event, .. } => match serde_json::from_slice::<Verdict>(event.json()) {
                 Ok(Verdict { data: Data { verdict } }) if verdict.action != action => "action_differs",
                 Ok(Verdict { data: Data { verdict } }) if verdict.label != label => "label_differs",
                 Ok(_) => "agreed",

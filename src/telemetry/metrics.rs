@@ -112,6 +112,8 @@ metrics! {
         "Verdicts whose action became `review` because the policy's quota was used up.";
     SHADOW = Counter "moderato.shadow.posts" "{post}" ["outcome: agreed, label_differs, action_differs, rejected, skipped, undelivered"]
         "How the shadow's verdict compares with the live one; `skipped`: it was busy or the post too large; besides, `undelivered`: its verdict did not reach the topic.";
+    REGISTRY = Counter "moderato.schema.lookups" "{lookup}" ["result: json, other, missing, unchecked"]
+        "Ids before posts that the schema registry was asked for; `unchecked`: it did not tell, and the post was judged all the same.";
     LOG_REPEATS = Counter "moderato.log.suppressed" "{event}" [""]
         "Log lines left out because the same one had come too often.";
 }
@@ -140,6 +142,7 @@ struct Instruments {
     rebalances: Counter<u64>,
     quota: Counter<u64>,
     shadow: Counter<u64>,
+    registry: Counter<u64>,
 }
 
 impl Default for Metrics {
@@ -189,6 +192,7 @@ impl Metrics {
             rebalances: counter(meter, &REBALANCES),
             quota: counter(meter, &QUOTA),
             shadow: counter(meter, &SHADOW),
+            registry: counter(meter, &REGISTRY),
         }))
     }
 
@@ -260,6 +264,11 @@ impl Metrics {
     /// How a shadow's verdict compares with the live one.
     pub fn shadow(&self, outcome: &'static str) {
         self.0.shadow.add(1, &[KeyValue::new("outcome", outcome)]);
+    }
+
+    /// What the schema registry told of an id.
+    pub fn registry(&self, result: &'static str) {
+        self.0.registry.add(1, &[KeyValue::new("result", result)]);
     }
 
     /// The group gave this worker its share anew.

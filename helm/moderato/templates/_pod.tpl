@@ -11,7 +11,7 @@ serviceAccountName: {{ . }}
 {{- end }}
 enableServiceLinks: false
 {{- if $run }}
-terminationGracePeriodSeconds: {{ add 10 (include "moderato.seconds" (dict "key" (printf "%s.config.shutdown.grace" $w.key) "text" (dig "shutdown" "grace" "30s" $w.config))) }}
+terminationGracePeriodSeconds: {{ add 20 (include "moderato.seconds" (dict "key" (printf "%s.config.shutdown.grace" $w.key) "text" (dig "shutdown" "grace" "30s" $w.config))) }}
 {{- else }}
 restartPolicy: Never
 {{- end }}
@@ -188,7 +188,7 @@ volumes:
 
 {{/* Volume to secret. Mounted as folders, so that a changed secret arrives. */}}
 {{- define "moderato.secretVolumes" -}}
-{{- range $volume, $secret := dict "kafka-secret" .secrets.kafka.name "kafka-tls" .secrets.kafkaTls.name "redis-secret" .secrets.redis.name "redis-tls" .secrets.redisTls.name }}
+{{- range $volume, $secret := dict "kafka-secret" .secrets.kafka.name "kafka-tls" .secrets.kafkaTls.name "redis-secret" .secrets.redis.name "redis-tls" .secrets.redisTls.name "schema-registry" .secrets.schemaRegistry.name }}
 {{- with $secret }}
 {{ $volume }}: {{ . }}
 {{- end }}

@@ -37,6 +37,9 @@ key (`classify` or `draftNote`). Every contradiction in the values ends here.
 {{- if or (hasKey $given.kafka "password") (hasKey $given.kafka "tls_key_password") -}}
 {{- fail (printf "%s.config.kafka: a password would lie open in a ConfigMap; use %s.secrets.kafka" .key .key) -}}
 {{- end -}}
+{{- if hasKey (dig "schema_registry" dict $given.kafka) "password" -}}
+{{- fail (printf "%s.config.kafka.schema_registry: a password would lie open in a ConfigMap; use %s.secrets.schemaRegistry" .key .key) -}}
+{{- end -}}
 {{- $givenRedis := dig "cache" "redis" dict $given -}}
 {{- if or (hasKey $givenRedis "password") (hasKey $givenRedis "hmac_key") -}}
 {{- fail (printf "%s.config.cache.redis: a secret would lie open in a ConfigMap; use %s.secrets.redis" .key .key) -}}
@@ -63,6 +66,15 @@ key (`classify` or `draftNote`). Every contradiction in the values ends here.
 {{- end -}}
 {{- end -}}
 {{- with $options }}{{ $_ := set $kafka "options" . }}{{ end -}}
+{{- $registry := dict -}}
+{{- with $worker.secrets.schemaRegistry -}}
+{{- if .name -}}
+{{- range $option, $file := dict "password_file" .passwordKey "ca_file" .caKey -}}
+{{- with $file }}{{ $_ := set $registry $option (printf "/etc/moderato/schema-registry/%s" .) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with $registry }}{{ $_ := set $kafka "schema_registry" . }}{{ end -}}
 {{- $redis := dict -}}
 {{- with $worker.secrets.redis -}}
 {{- if .name -}}

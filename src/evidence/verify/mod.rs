@@ -19,6 +19,7 @@ use self::line::{Gap, Line};
 pub use self::report::{AuditV1, ChainReport, Fault, Kind, Place, SourceRange};
 use super::checkpoint::Proven;
 use super::link::{Content, Hash, Hex, Instance, Link};
+use crate::event::unframed;
 use crate::receipt::Partition;
 
 /// Faults kept of each chain.
@@ -57,7 +58,7 @@ pub struct Seen<'a> {
     pub source: Option<(&'a str, Partition, i64)>,
     /// Its key.
     pub key: Option<&'a [u8]>,
-    /// Its value.
+    /// Its value, as it was sealed.
     pub value: Option<&'a [u8]>,
 }
 
@@ -314,7 +315,7 @@ struct JudgedData<'a> {
 
 fn judged(value: Option<&[u8]>) -> u64 {
     let Some(value) = value else { return 0 };
-    let parsed = serde_json::from_slice::<Judged<'_>>(value).ok();
+    let parsed = serde_json::from_slice::<Judged<'_>>(unframed(value).1).ok();
     let part = parsed.as_ref().and_then(|judged| judged.data.note.or(judged.data.verdict));
     let digest = Sha256::digest(part.map_or(value, |part| part.get().as_bytes()));
     let Hex(half) = Hex::<16>::from(<[u8; 32]>::from(digest));
