@@ -7,6 +7,7 @@ use crate::app::schemas::published;
 use crate::calibration::CalibrationV1;
 use crate::config::{self, EventMode, Task};
 use crate::dead_letters::DeadLettersV1;
+use crate::diff::report::DiffV1;
 use crate::eval::report::EvalV1;
 use crate::evidence::checkpoint::CheckpointV1;
 use crate::evidence::verify::AuditV1;
@@ -47,6 +48,8 @@ pub enum SchemaName {
     Audit,
     /// A record of the topic of checkpoints.
     Checkpoint,
+    /// What `diff --json` prints.
+    Diff,
     /// What `dead-letters list --json` prints.
     #[value(name = "dead_letters")]
     DeadLetters,
@@ -87,6 +90,7 @@ pub fn render(name: SchemaName) -> String {
         SchemaName::Reconcile => schema_for!(ReconcileV1).to_value(),
         SchemaName::Audit => schema_for!(AuditV1).to_value(),
         SchemaName::Checkpoint => schema_for!(CheckpointV1).to_value(),
+        SchemaName::Diff => schema_for!(DiffV1).to_value(),
         SchemaName::DeadLetters => schema_for!(DeadLettersV1).to_value(),
         SchemaName::Explain => schema_for!(ExplainV1).to_value(),
         SchemaName::Export => schema_for!(export::Draft).to_value(),
@@ -120,6 +124,7 @@ mod tests {
             (SchemaName::Reconcile, "reconcile.v1.json"),
             (SchemaName::Audit, "audit.v1.json"),
             (SchemaName::Checkpoint, "checkpoint.v1.json"),
+            (SchemaName::Diff, "diff.v1.json"),
             (SchemaName::DeadLetters, "dead_letters.v1.json"),
             (SchemaName::Explain, "explain.v1.json"),
             (SchemaName::Export, "export/export.v1.json"),
