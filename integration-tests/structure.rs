@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 8] = [
     &["main", "lib"],
     &["cli"],
     &["diff"],
-    &["app", "shutdown", "replay", "eval", "reconcile", "dead_letters", "export", "explain", "audit"],
+    &["app", "shutdown", "replay", "eval", "reconcile", "dead_letters", "export", "explain", "audit", "archive"],
     &["admin"],
     &["pipeline"],
     &["kafka", "cache", "model", "registry"],

@@ -20,6 +20,8 @@ pub enum Point {
     ModelRun,
     /// A transaction holds records and is not committed yet.
     InsideTransaction,
+    /// Files of the archive are in their places; the manifest does not name them yet.
+    InsideArchive,
 }
 
 pub use self::placed::{listen, reach, run};
@@ -58,6 +60,7 @@ mod placed {
                 Point::AfterCacheWrite => "after_cache_write",
                 Point::ModelRun => "model_run",
                 Point::InsideTransaction => "inside_transaction",
+                Point::InsideArchive => "inside_archive",
             }
         }
     }

@@ -9,6 +9,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod archive;
 pub mod audit;
 pub mod cache;
 pub mod calibration;

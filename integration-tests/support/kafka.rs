@@ -191,7 +191,7 @@ impl Kafka {
 }
 
 /// What a Python client prints; its failure is the test's.
-fn outside(script: &str, arguments: &[&str]) -> String {
+pub fn outside(script: &str, arguments: &[&str]) -> String {
     let python = provided("MODERATO_TEST_PYTHON", ".venv/bin/python");
     let path = repository("integration-tests/clients").join(script);
     let output = Command::new(&python)

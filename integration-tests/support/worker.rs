@@ -226,10 +226,22 @@ impl Drop for Worker {
 
 /// The program with these arguments alone, run to its end with `input` on standard input.
 pub fn moderato(arguments: &[&str], input: &[u8]) -> Output {
+    to_its_end(plain(arguments), input)
+}
+
+/// The same, killed at a named point of `src/fault.rs`.
+pub fn moderato_killed_at(point: &str, arguments: &[&str]) {
+    let mut command = plain(arguments);
+    command.env("FAILPOINTS", format!("{point}=return(kill)"));
+    let output = to_its_end(command, b"");
+    assert_eq!(output.status.code(), None, "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn plain(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     clean_environment(&mut command);
     command.args(arguments);
-    to_its_end(command, input)
+    command
 }
 
 fn to_its_end(mut command: Command, input: &[u8]) -> Output {

@@ -8,6 +8,7 @@ macro_rules! say {
     }};
 }
 
+mod archive;
 mod audit;
 mod bench;
 mod check;
@@ -75,6 +76,8 @@ enum Verb {
     Reconcile(reconcile::ReconcileArguments),
     /// Everything that the topics know of a post: versions, verdicts, notes, dead letters, replays.
     Explain(explain::ExplainArguments),
+    /// Keep verdicts for good: Parquet by day, with digests, a signed manifest, and erasure by key.
+    Archive(Box<archive::ArchiveArguments>),
     /// Is the log of verdicts as it was written? Follows its chains and proves what was signed.
     Audit(audit::AuditArguments),
     /// What would change: two sets of verdicts on the same posts, or one and a candidate policy.
@@ -85,7 +88,7 @@ enum Verb {
     Export(export::ExportArguments),
     /// Measure the model on this machine, without Kafka: posts/s, share of the machine's peak, waiting.
     Bench(Box<bench::BenchArguments>),
-    /// Print a schema: post, verdict, note, dead_letter, config, calibration, eval, reconcile, diff, checkpoint, audit, explain, dead_letters, export-... or asyncapi.
+    /// Print a schema: post, verdict, note, dead_letter, config, calibration, eval, reconcile, diff, checkpoint, audit, explain, archive_manifest, dead_letters, export-... or asyncapi.
     Schema {
         /// Which.
         name: SchemaName,
@@ -176,6 +179,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Check(arguments) => check::run(&arguments),
         Verb::Reconcile(arguments) => reconcile::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
+        Verb::Archive(arguments) => archive::run(&arguments),
         Verb::Audit(arguments) => audit::run(&arguments),
         Verb::Diff(arguments) => diff::run(&arguments),
         Verb::Export(arguments) => export::run(&arguments),

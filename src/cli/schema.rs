@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use schemars::schema_for;
 
 use crate::app::schemas::published;
+use crate::archive::ManifestV1;
 use crate::calibration::CalibrationV1;
 use crate::config::{self, EventMode, Task};
 use crate::dead_letters::DeadLettersV1;
@@ -55,6 +56,9 @@ pub enum SchemaName {
     DeadLetters,
     /// What `explain --json` prints.
     Explain,
+    /// `manifest.json` of an archive.
+    #[value(name = "archive_manifest")]
+    ArchiveManifest,
     /// A line of `export`.
     Export,
     /// What `export --settings` reads.
@@ -93,6 +97,7 @@ pub fn render(name: SchemaName) -> String {
         SchemaName::Diff => schema_for!(DiffV1).to_value(),
         SchemaName::DeadLetters => schema_for!(DeadLettersV1).to_value(),
         SchemaName::Explain => schema_for!(ExplainV1).to_value(),
+        SchemaName::ArchiveManifest => schema_for!(ManifestV1).to_value(),
         SchemaName::Export => schema_for!(export::Draft).to_value(),
         SchemaName::ExportSettings => schema_for!(Settings).to_value(),
         SchemaName::ExportPlatform => schema_for!(Platform).to_value(),
@@ -127,6 +132,7 @@ mod tests {
             (SchemaName::Diff, "diff.v1.json"),
             (SchemaName::DeadLetters, "dead_letters.v1.json"),
             (SchemaName::Explain, "explain.v1.json"),
+            (SchemaName::ArchiveManifest, "archive_manifest.v1.json"),
             (SchemaName::Export, "export/export.v1.json"),
             (SchemaName::ExportSettings, "export/settings.v1.json"),
             (SchemaName::ExportPlatform, "export/platform.v1.json"),

@@ -87,6 +87,7 @@ impl Candidate {
             scores: self.policy.labels.iter().filter_map(|label| judged.raw_scores.get(&*label.id).copied()).collect(),
             outside_labels: judged.outside_labels,
             execution: self.execution.clone(),
+            conditions: None,
             computed_at: String::new(),
             language: None,
         };

@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use crate::receipt::Partition;
 
-pub use self::write::{Sheet, Writer};
+pub use self::write::{Sheet, Writer, replace};
 
 /// A record as a file keeps it. JSON Lines know the value alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

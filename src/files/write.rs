@@ -1,6 +1,7 @@
 //! Parquet, written beside its place and moved there whole: a file with its own name is complete and on disk.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::columns::{self, Cell, DRAWN, Kind, RECORD};
 use super::{FileError, Row};
 
 /// Most rows of a row group, and most bytes of values: what is held in memory.
-const GROUP: (usize, usize) = (50_000, 32 << 20);
+const GROUP: (usize, usize) = (10_000, 16 << 20);
 
 /// Which columns a file has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +51,7 @@ pub struct Writer {
 impl Writer {
     /// Begins `path.part`.
     pub fn create(path: &Path, sheet: Sheet) -> Result<Self, FileError> {
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
+        let part = part_of(path);
         let file = File::create(&part).map_err(FileError::system(&part, "written"))?;
         let columns: Vec<String> = sheet.columns().map(|(name, kind, _)| kind.declared(name)).collect();
         let schema = parse_message_type(&format!("message verdicts {{ {}; }}", columns.join("; ")));
@@ -79,9 +78,7 @@ impl Writer {
         self.group().map_err(|error| fault(&self.path, &error))?;
         let Self { path, part, file, .. } = self;
         let file = file.into_inner().map_err(|error| fault(&path, &error))?;
-        file.sync_all().map_err(FileError::system(&part, "written"))?;
-        fs::rename(&part, &path).map_err(FileError::system(&path, "written"))?;
-        sync_folder(&path)
+        put_in_place(&file, &part, &path)
     }
 
     fn group(&mut self) -> Result<(), ParquetError> {
@@ -137,8 +134,24 @@ fn column<'a, T: DataType<T: Held>>(
     column.close()
 }
 
+/// Writes a small file as a whole, or leaves the one that is there.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let part = part_of(path);
+    let mut file = File::create(&part).map_err(FileError::system(&part, "written"))?;
+    file.write_all(bytes).map_err(FileError::system(&part, "written"))?;
+    put_in_place(&file, &part, path)
+}
+
+fn part_of(path: &Path) -> PathBuf {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    part.into()
+}
+
 /// A name that was given is only safe once its folder is.
-pub(super) fn sync_folder(path: &Path) -> Result<(), FileError> {
+fn put_in_place(file: &File, part: &Path, path: &Path) -> Result<(), FileError> {
+    file.sync_all().map_err(FileError::system(part, "written"))?;
+    fs::rename(part, path).map_err(FileError::system(path, "written"))?;
     let folder = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
