@@ -24,6 +24,8 @@ use crate::receipt::Partition;
 
 /// Faults kept of each chain.
 const KEPT: usize = 1000;
+/// Records without a link that are kept, to see whether one of them stands in a gap.
+const UNLINKED: usize = 100_000;
 /// Links of a chain that are held back: further than this no partition may run ahead of another, and no crash set the chain
 /// back.
 pub const WINDOW: usize = 1 << 16;
@@ -74,6 +76,8 @@ pub struct Verifier {
     lines: BTreeMap<Instance, Line>,
     signed: BTreeMap<Instance, BTreeMap<u64, Hash>>,
     unlinked: Vec<Unlinked>,
+    /// How many more there were.
+    more_unlinked: u64,
     /// Partitions of the output topic that have a record with a link.
     begun: BTreeSet<Partition>,
     report: AuditV1,
@@ -88,7 +92,8 @@ impl Verifier {
             signed.entry(instance).or_default().insert(seq, hash);
             report.checkpoints += 1;
         }
-        Self { rules, lines: BTreeMap::new(), signed, unlinked: Vec::new(), begun: BTreeSet::new(), report }
+        let (lines, unlinked, begun) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        Self { rules, lines, signed, unlinked, more_unlinked: 0, begun, report }
     }
 
     /// One more record.
@@ -125,6 +130,8 @@ impl Verifier {
     fn without_link(&mut self, seen: &Seen<'_>) {
         if seen.link.is_none() && !self.begun.contains(&seen.at.partition) {
             self.report.before_chain += 1;
+        } else if self.unlinked.len() == UNLINKED {
+            self.more_unlinked += 1;
         } else {
             let source = seen.source.map(|(topic, partition, offset)| (topic.to_owned(), partition, offset));
             self.unlinked.push(Unlinked { at: seen.at, source });
@@ -172,7 +179,7 @@ impl Verifier {
             records: seqs.keys().next_back().map_or(0, |seq| seq + 1),
             what: "a signed chain of which no record is there".to_owned(),
         }));
-        report.faults = of_chains + u64::try_from(faults.len()).unwrap_or(u64::MAX);
+        report.faults = of_chains + self.more_unlinked + u64::try_from(faults.len()).unwrap_or(u64::MAX);
         report.signed = report.chains.iter().any(|chain| chain.signed_to.is_some());
         let firsts = report.chains.iter().filter_map(|chain| chain.fault.clone());
         let others = lines.iter().flat_map(|line| line.faults.iter().skip(1).cloned());
@@ -302,11 +309,7 @@ fn nested(lines: &mut [Line], mut chains: Vec<ChainReport>) -> Vec<ChainReport> 
 #[derive(Deserialize)]
 struct Judged<'a> {
     #[serde(borrow)]
-    data: JudgedData<'a>,
-}
-
-#[derive(Deserialize)]
-struct JudgedData<'a> {
+    data: Option<&'a RawValue>,
     #[serde(borrow)]
     verdict: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -315,8 +318,11 @@ struct JudgedData<'a> {
 
 fn judged(value: Option<&[u8]>) -> u64 {
     let Some(value) = value else { return 0 };
-    let parsed = serde_json::from_slice::<Judged<'_>>(unframed(value).1).ok();
-    let part = parsed.as_ref().and_then(|judged| judged.data.note.or(judged.data.verdict));
+    let parse = |bytes| serde_json::from_slice::<Judged<'_>>(bytes).ok();
+    // The value is the event, or its `data` alone.
+    let event = parse(unframed(value).1);
+    let data = event.as_ref().and_then(|event| event.data).and_then(|data| parse(data.get().as_bytes()));
+    let part = data.or(event).and_then(|data| data.note.or(data.verdict));
     let digest = Sha256::digest(part.map_or(value, |part| part.get().as_bytes()));
     let Hex(half) = Hex::<16>::from(<[u8; 32]>::from(digest));
     half.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))

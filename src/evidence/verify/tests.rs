@@ -364,3 +364,13 @@ fn records_from_before_the_chain_are_counted_and_a_topic_without_one_is_not_whol
     let report = read(&log, rules(), &[], 1);
     assert_eq!((report.whole, report.before_chain, report.linked), (true, 50, 50));
 }
+
+#[test]
+fn two_judgements_are_the_same_whenever_they_were_given_and_in_whichever_form() {
+    let event = |time: u8, label: &str| format!(r#"{{"time":{time},"data":{{"verdict":{{"label":"{label}"}}}}}}"#);
+    let same = |one: &str, other: &str| judged(Some(one.as_bytes())) == judged(Some(other.as_bytes()));
+    assert!(same(&event(1, "a"), &event(2, "a")) && !same(&event(1, "a"), &event(1, "b")));
+    assert!(same(r#"{"verdict":{"label":"a"},"timing_ms":1}"#, &event(1, "a")));
+    assert!(same(r#"{"data":{"note":{"text":"n"},"verdict":1}}"#, r#"{"data":{"note":{"text":"n"},"verdict":2}}"#));
+    assert!(!same("no JSON", "no JSON either") && judged(None) == 0);
+}
