@@ -9,6 +9,7 @@ mod command_line;
 mod dead_letters;
 mod delivery;
 mod devices;
+mod diff;
 mod draft;
 mod edits;
 mod eval;

@@ -9,7 +9,7 @@ use crate::kafka;
 use crate::support::broker::Own;
 use crate::support::pool::{Pool, post, posts};
 use crate::support::records::Outgoing;
-use crate::support::web::{admin, get, metric};
+use crate::support::web::{admin, get, metric, rendered};
 use crate::support::{PATIENCE, eventually};
 use crate::test_name;
 
@@ -176,19 +176,6 @@ fn the_status_page_shows_what_happened_in_a_browser_and_loads_nothing_from_elsew
     {
         assert!(shown.contains(text), "{text} is missing in\n{shown}");
     }
-}
-
-/// The page after its script ran, as headless Chromium sees it.
-fn rendered(url: &str) -> Option<String> {
-    let folder = tempfile::tempdir().unwrap();
-    let profile = format!("--user-data-dir={}", folder.path().display());
-    let flags =
-        ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom", &profile];
-    let Ok(output) = Command::new("chromium").args(flags).arg(url).output() else {
-        assert!(std::env::var_os("CI").is_none(), "chromium is missing; `make test` installs it");
-        return None;
-    };
-    Some(String::from_utf8(output.stdout).unwrap())
 }
 
 #[test]

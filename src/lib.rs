@@ -5,7 +5,7 @@
 //! conclude applies the policy, publishes in order and settles; the ledger moves; the next offset is committed.
 //! Nothing travels backwards but the receipt that says "this offset is finished".
 //!
-//! Direction of use, one way only: `main`, `cli` → `app`, `reconcile`, `dead_letters`, `export` → `pipeline` → `kafka` | `cache` | `model` → the rest.
+//! Direction of use, one way only: `main`, `cli` → `diff` → `app`, `eval`, `reconcile`, `dead_letters`, `export` → `pipeline` → `kafka` | `cache` | `model` → the rest.
 
 pub mod admin;
 pub mod app;
@@ -15,6 +15,7 @@ pub mod calibration;
 pub mod cli;
 pub mod config;
 pub mod dead_letters;
+pub mod diff;
 pub mod error;
 pub mod eval;
 pub mod evidence;
@@ -22,6 +23,7 @@ pub mod explain;
 pub mod export;
 pub mod fault;
 pub mod files;
+pub mod html;
 pub mod hygiene;
 pub mod kafka;
 pub mod language;

@@ -42,6 +42,20 @@ pub fn get(address: &str, path: &str) -> Answer {
     Answer { status, head: head.to_lowercase(), body: body.to_owned() }
 }
 
+/// A page after its scripts ran, if it has any, as headless Chromium sees it. One in a file may look into others beside it.
+pub fn rendered(url: &str) -> Option<String> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let profile = format!("--user-data-dir={}", folder.path().display());
+    let flags =
+        ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900", "--allow-file-access-from-files"];
+    let told = ["--virtual-time-budget=5000", "--dump-dom", &profile];
+    let Ok(output) = Command::new("chromium").args(flags).args(told).arg(url).output() else {
+        assert!(std::env::var_os("CI").is_none(), "chromium is missing; `make test` installs it");
+        return None;
+    };
+    Some(String::from_utf8(output.stdout).expect("a page is UTF-8"))
+}
+
 /// The sum over all series of that name that have these labels; no number where there is none.
 pub fn metric(address: &str, name: &str, labels: &[&str]) -> f64 {
     let text = get(address, "/metrics").body;

@@ -16,11 +16,13 @@ mod dead_letters;
 mod demo;
 mod demo_notes;
 mod demo_table;
+mod diff;
 mod draft;
 mod eval;
 mod explain;
 mod export;
 mod lines;
+mod places;
 mod reconcile;
 mod run;
 mod schema;
@@ -43,7 +45,7 @@ pub use schema::{SchemaName, render as render_schema};
 #[command(
     version,
     about,
-    after_help = "Exit codes: 0 done; 1 a promise could not be kept (the log names its code); 2 mend the configuration, policy or model."
+    after_help = "Exit codes: 0 done; 1 a promise could not be kept (the log names its code); 2 mend the configuration, policy or model; 3 what was compared differs."
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -75,13 +77,15 @@ enum Verb {
     Explain(explain::ExplainArguments),
     /// Is the log of verdicts as it was written? Follows its chains and proves what was signed.
     Audit(audit::AuditArguments),
+    /// What would change: two sets of verdicts on the same posts, or one and a candidate policy.
+    Diff(Box<diff::DiffArguments>),
     /// Show dead letters, or put their posts back on the input topic.
     DeadLetters(dead_letters::DeadLettersArguments),
     /// Drafts for Community Notes, AT Protocol, ActivityStreams and the EU DSA out of verdicts and notes; nothing is submitted.
     Export(export::ExportArguments),
     /// Measure the model on this machine, without Kafka: posts/s, share of the machine's peak, waiting.
     Bench(Box<bench::BenchArguments>),
-    /// Print a schema: post, verdict, note, dead_letter, config, calibration, eval, reconcile, checkpoint, audit, explain, dead_letters, export-... or asyncapi.
+    /// Print a schema: post, verdict, note, dead_letter, config, calibration, eval, reconcile, diff, checkpoint, audit, explain, dead_letters, export-... or asyncapi.
     Schema {
         /// Which.
         name: SchemaName,
@@ -173,6 +177,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Reconcile(arguments) => reconcile::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Audit(arguments) => audit::run(&arguments),
+        Verb::Diff(arguments) => diff::run(&arguments),
         Verb::Export(arguments) => export::run(&arguments),
         Verb::DeadLetters(arguments) => dead_letters::run(&arguments),
         Verb::Schema { name } => {

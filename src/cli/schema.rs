@@ -6,6 +6,7 @@ use schemars::schema_for;
 use crate::calibration::CalibrationV1;
 use crate::config;
 use crate::dead_letters::DeadLettersV1;
+use crate::diff::report::DiffV1;
 use crate::eval::report::EvalV1;
 use crate::evidence::checkpoint::CheckpointV1;
 use crate::evidence::verify::AuditV1;
@@ -44,6 +45,8 @@ pub enum SchemaName {
     Audit,
     /// A record of the topic of checkpoints.
     Checkpoint,
+    /// What `diff --json` prints.
+    Diff,
     /// What `dead-letters list --json` prints.
     #[value(name = "dead_letters")]
     DeadLetters,
@@ -82,6 +85,7 @@ pub fn render(name: SchemaName) -> String {
         SchemaName::Reconcile => schema_for!(ReconcileV1).to_value(),
         SchemaName::Audit => schema_for!(AuditV1).to_value(),
         SchemaName::Checkpoint => schema_for!(CheckpointV1).to_value(),
+        SchemaName::Diff => schema_for!(DiffV1).to_value(),
         SchemaName::DeadLetters => schema_for!(DeadLettersV1).to_value(),
         SchemaName::Explain => schema_for!(ExplainV1).to_value(),
         SchemaName::Export => schema_for!(export::Draft).to_value(),
@@ -115,6 +119,7 @@ mod tests {
             (SchemaName::Reconcile, "reconcile.v1.json"),
             (SchemaName::Audit, "audit.v1.json"),
             (SchemaName::Checkpoint, "checkpoint.v1.json"),
+            (SchemaName::Diff, "diff.v1.json"),
             (SchemaName::DeadLetters, "dead_letters.v1.json"),
             (SchemaName::Explain, "explain.v1.json"),
             (SchemaName::Export, "export/export.v1.json"),

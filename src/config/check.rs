@@ -90,11 +90,12 @@ pub(super) fn check(raw: &RawConfig, needs: Needs) -> Result<Config, ConfigError
     if checker.problems.is_empty() { Ok(config) } else { Err(ConfigError(checker.problems)) }
 }
 
-/// A duration as it is written everywhere: `500ms`, `20s`, `5m`, `7d`. Never none at all.
+/// A duration such as 500ms, 20s, 5m or 7d; never zero.
 pub fn duration(text: &str) -> Option<Duration> {
     let parsed = SignedDuration::from_str(text).ok().and_then(|d| Duration::try_from(d).ok());
     let days = text.strip_suffix('d').and_then(|days| days.parse::<u64>().ok());
-    parsed.or(days.map(|days| Duration::from_secs(days * 86_400))).filter(|duration| !duration.is_zero())
+    let parsed = parsed.or(days.and_then(|days| Some(Duration::from_secs(days.checked_mul(86_400)?))));
+    parsed.filter(|duration| !duration.is_zero())
 }
 
 pub(super) struct Checker {

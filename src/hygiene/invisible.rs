@@ -50,7 +50,8 @@ pub(super) fn removed(text: &str, changed: &mut TextNormalised) -> Option<String
     (before != (changed.invisible_removed, changed.bidi_removed)).then_some(kept)
 }
 
-pub(super) fn is_invisible(c: char) -> bool {
+/// Whether a character shows nothing, wherever it stands.
+pub fn is_invisible(c: char) -> bool {
     match c {
         '\t' | '\n' | '\u{b}' | '\u{c}' | '\r' | '\u{85}' => false,
         ' '..='~' => false,

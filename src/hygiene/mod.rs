@@ -12,6 +12,7 @@ mod lookalikes;
 mod marks;
 mod mask;
 
+pub use invisible::is_invisible;
 pub use mask::{Mask, masked};
 
 use std::borrow::Cow;

@@ -47,7 +47,8 @@ impl ModelTemplate {
     }
 }
 
-fn reference(policy: &Policy) -> PolicyRef {
+/// How verdicts name a policy.
+pub fn reference(policy: &Policy) -> PolicyRef {
     PolicyRef {
         id: policy.id.clone(),
         revision: policy.revision.clone(),

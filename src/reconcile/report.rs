@@ -162,7 +162,7 @@ impl<T> Default for Findings<T> {
 
 impl<T> Findings<T> {
     /// Counts one more, and keeps it if there is room.
-    pub(super) fn add(&mut self, one: T, room: usize) {
+    pub fn add(&mut self, one: T, room: usize) {
         self.count += 1;
         if self.first.len() < room {
             self.first.push(one);

@@ -187,6 +187,19 @@ pub enum ActionReason {
     Quota,
 }
 
+impl ActionReason {
+    /// As verdicts spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ActionReason::Thresholds => "thresholds",
+            ActionReason::NotWhollySeen => "not_wholly_seen",
+            ActionReason::Abstained => "abstained",
+            ActionReason::UnsupportedLanguage => "unsupported_language",
+            ActionReason::Quota => "quota",
+        }
+    }
+}
+
 /// Defences that a post set off.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 pub struct Security {

@@ -125,7 +125,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Exit {
 }
 
 /// All faults of a file, the first of them in full.
-fn faulty(name: &str, faults: &[String]) -> Exit {
+pub(super) fn faulty(name: &str, faults: &[String]) -> Exit {
     const SHOWN: usize = 20;
     for fault in faults.iter().take(SHOWN) {
         eprintln!("{name}: {fault}");

@@ -1,9 +1,10 @@
 //! The charts, each with its words for those who do not see it.
 
-use super::svg::{Plot, Told, drawing, escaped, legend, stroke};
-use super::tables::{figure, share};
+use super::tables::figure;
 use crate::eval::bootstrap::wilson;
 use crate::eval::report::{EvalV1, LabelReport};
+use crate::html::svg::{Plot, Told, drawing, escaped, legend, stroke};
+use crate::html::tables::share;
 
 /// Two of them stand beside each other.
 const SQUARE: (f64, f64) = (440.0, 380.0);

@@ -1,29 +1,19 @@
-//! The report as one page: styles and charts are in it, it asks for nothing from outside and runs no script. Every chart
-//! has its figures as a table. No post text.
+//! The report as one page. No post text.
 
 mod charts;
-mod svg;
 mod tables;
 
 use std::fmt::Write as _;
 
-use self::svg::escaped;
 use super::report::{EvalV1, JudgeRef};
-
-const STYLE: &str = include_str!("style.css");
+use crate::html::svg::escaped;
+use crate::html::{Page, pair, tile};
 
 /// The page.
 pub fn page(report: &EvalV1) -> String {
     let title = format!("{} under {}", report.judge.model, report.judge.policy);
-    let mut body = header(report, &title);
-    let mut card = |title: &str, words: &str, inside: &str| {
-        let _ = write!(
-            body,
-            "<section class=\"card\"><h2>{}</h2><p>{}</p>{inside}</section>",
-            escaped(title),
-            escaped(words)
-        );
-    };
+    let mut page = Page::begin(header(report, &title));
+    let mut card = |title: &str, words: &str, inside: &str| page.card(title, words, inside);
     if !report.bounds.is_empty() {
         card("Bounds", "What --min and --max asked of the figures.", &tables::bounds(report));
     }
@@ -73,14 +63,7 @@ pub fn page(report: &EvalV1) -> String {
         card("Under attack", &attack_words(report), &tables::adversarial(report, adversarial));
     }
     card("What was measured", "Enough to measure it again.", &identity(report));
-    format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>{}</title><style>{STYLE}</style></head>\
-         <body><main>{body}<footer>moderato {} · {} · a verdict is a proposal; people decide</footer></main></body></html>\n",
-        escaped(&title),
-        report.worker_version,
-        escaped(&report.evaluated_at)
-    )
+    page.finish(&title, &format!("{} · {}", report.worker_version, report.evaluated_at))
 }
 
 const ACTIONS: &str = "<ul class=\"legend\" style=\"margin-bottom:12px\">\
@@ -118,13 +101,7 @@ fn header(report: &EvalV1, title: &str) -> String {
     header += "<div class=\"tiles\">";
     for (name, metric) in tiles {
         if let Some(estimate) = report.metrics.get(&metric) {
-            let _ = write!(
-                header,
-                "<div class=\"tile\"><div class=\"name\">{}</div><div class=\"value\">{:.3}</div><div>{}&nbsp;</div></div>",
-                escaped(&name),
-                estimate.value,
-                tables::range(estimate)
-            );
+            header += &tile(&escaped(&name), &format!("{:.3}", estimate.value), &tables::range(estimate));
         }
     }
     header + "</div>"
@@ -132,10 +109,6 @@ fn header(report: &EvalV1, title: &str) -> String {
 
 fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
-}
-
-fn pair(one: &str, other: &str) -> String {
-    format!("<div class=\"pair\">{one}{other}</div>")
 }
 
 /// The figures of a chart, behind a click.
@@ -200,8 +173,7 @@ fn identity(report: &EvalV1) -> String {
         ("intervals", format!("{} resamples, seed {}", report.bootstrap.resamples, report.bootstrap.seed)),
         ("measured", report.evaluated_at.clone()),
     ];
-    let entry = |(name, value): &(&str, String)| format!("<dt>{name}</dt><dd>{}</dd>", escaped(value));
-    format!("<dl>{}</dl>", entries.iter().map(entry).collect::<String>())
+    crate::html::entries(entries)
 }
 
 #[cfg(test)]

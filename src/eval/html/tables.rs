@@ -2,13 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::svg::{escaped, interval, stack};
 use crate::eval::report::{AdversarialReport, Estimate, EvalV1, LabelReport};
-
-/// `74.2 %`.
-pub(super) fn share(value: f64) -> String {
-    format!("{:.1} %", 100.0 * value)
-}
+use crate::html::svg::{escaped, interval, stack};
+use crate::html::tables::{row, share, table};
 
 /// A figure's value, or a dash.
 pub(super) fn figure(report: &EvalV1, name: &str) -> String {
@@ -24,17 +20,6 @@ pub(super) fn range(estimate: &Estimate) -> String {
     })
 }
 
-/// A table of these headers and rows; the first cell of a row heads it.
-pub(super) fn table(header: &[&str], rows: &str) -> String {
-    let header: String = header.iter().map(|name| format!("<th scope=\"col\">{}</th>", escaped(name))).collect();
-    format!("<div class=\"scroll\"><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>")
-}
-
-pub(super) fn row(head: &str, cells: impl IntoIterator<Item = String>) -> String {
-    let cells: String = cells.into_iter().map(|cell| format!("<td>{cell}</td>")).collect();
-    format!("<tr><th scope=\"row\">{}</th>{cells}</tr>", escaped(head))
-}
-
 fn with_range(report: &EvalV1, name: &str) -> String {
     let Some(estimate) = report.metrics.get(name) else { return "–".to_owned() };
     format!("{:.3}<br>{}", estimate.value, range(estimate))
@@ -42,7 +27,7 @@ fn with_range(report: &EvalV1, name: &str) -> String {
 
 fn with_bar(report: &EvalV1, name: &str, series: usize) -> [String; 2] {
     match report.metrics.get(name) {
-        Some(estimate) => [interval(estimate, series), with_range(report, name)],
+        Some(estimate) => [interval(estimate.value, estimate.low.zip(estimate.high), series), with_range(report, name)],
         None => [String::new(), "–".to_owned()],
     }
 }

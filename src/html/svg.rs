@@ -2,13 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::eval::report::Estimate;
-
 /// Line patterns, so that no curve is told by its colour alone.
 const DASHES: [&str; 6] = ["", "7 4", "2 4", "10 3 2 3", "4 2", "1 3"];
 
 /// Text as it may stand in a page.
-pub(super) fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -25,7 +23,7 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// The attributes of the `index`th curve.
-pub(super) fn stroke(index: usize) -> String {
+pub fn stroke(index: usize) -> String {
     let dash = DASHES[index % DASHES.len()];
     let dash = if dash.is_empty() { String::new() } else { format!(" stroke-dasharray=\"{dash}\"") };
     let lead = if index == 0 { " lead" } else { "" };
@@ -33,7 +31,7 @@ pub(super) fn stroke(index: usize) -> String {
 }
 
 /// A list of curves and what they are.
-pub(super) fn legend(items: &[(usize, String)]) -> String {
+pub fn legend(items: &[(usize, String)]) -> String {
     let mut list = String::from("<ul class=\"legend\">");
     for (index, text) in items {
         let line = format!("<path d=\"M1 5H25\" {}/>", stroke(*index));
@@ -47,7 +45,8 @@ pub(super) fn legend(items: &[(usize, String)]) -> String {
 }
 
 /// What a chart says, for those who do not see it.
-pub(super) struct Told<'a> {
+#[derive(Debug)]
+pub struct Told<'a> {
     /// Unique on the page.
     pub id: &'a str,
     /// What it is.
@@ -57,7 +56,7 @@ pub(super) struct Told<'a> {
 }
 
 /// A drawing with its title and description.
-pub(super) fn drawing(told: &Told<'_>, size: (f64, f64), inside: &str) -> String {
+pub fn drawing(told: &Told<'_>, size: (f64, f64), inside: &str) -> String {
     let Told { id, title, description } = told;
     let (width, height) = size;
     format!(
@@ -70,7 +69,8 @@ pub(super) fn drawing(told: &Told<'_>, size: (f64, f64), inside: &str) -> String
 }
 
 /// A plot of shares over shares or scores: both axes begin at 0, the lower one ends at 1.
-pub(super) struct Plot {
+#[derive(Debug)]
+pub struct Plot {
     size: (f64, f64),
     /// Where the upright axis ends.
     top: f64,
@@ -84,7 +84,7 @@ const BOTTOM: f64 = 46.0;
 
 impl Plot {
     /// With grid, ticks and the names of the axes.
-    pub(super) fn new(size: (f64, f64), top: f64, names: [&str; 2]) -> Self {
+    pub fn new(size: (f64, f64), top: f64, names: [&str; 2]) -> Self {
         let mut plot = Self { size, top, inside: String::new() };
         let [x_name, y_name] = names;
         for step in 0..=5 {
@@ -109,27 +109,30 @@ impl Plot {
         plot
     }
 
-    pub(super) fn x(&self, value: f64) -> f64 {
+    /// Where a value lies from left to right.
+    pub fn x(&self, value: f64) -> f64 {
         LEFT + value * (self.size.0 - LEFT - RIGHT)
     }
 
-    pub(super) fn y(&self, value: f64) -> f64 {
+    /// Where a value lies from top to bottom.
+    pub fn y(&self, value: f64) -> f64 {
         TOP + (1.0 - value / self.top) * (self.size.1 - TOP - BOTTOM)
     }
 
-    pub(super) fn add(&mut self, element: &str) {
+    /// One more element.
+    pub fn add(&mut self, element: &str) {
         self.inside += element;
     }
 
     /// Text at a point of the drawing.
-    pub(super) fn text(&mut self, at: (f64, f64), anchor: &str, class: &str, text: &str) {
+    pub fn text(&mut self, at: (f64, f64), anchor: &str, class: &str, text: &str) {
         let (x, y) = at;
         let text = escaped(text);
         self.add(&format!("<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{text}</text>"));
     }
 
     /// A path through points of the plot; `attributes` say how it is drawn.
-    pub(super) fn path(&mut self, points: impl IntoIterator<Item = [f64; 2]>, attributes: &str) {
+    pub fn path(&mut self, points: impl IntoIterator<Item = [f64; 2]>, attributes: &str) {
         let mut path = String::new();
         for (at, [x, y]) in points.into_iter().enumerate() {
             let _ = write!(path, "{}{:.1} {:.1}", if at == 0 { "M" } else { "L" }, self.x(x), self.y(y));
@@ -138,16 +141,15 @@ impl Plot {
     }
 
     /// The finished drawing.
-    pub(super) fn drawing(self, told: &Told<'_>) -> String {
+    pub fn drawing(self, told: &Told<'_>) -> String {
         drawing(told, self.size, &self.inside)
     }
 }
 
 /// A share with its interval, small enough for a table's cell.
-pub(super) fn interval(estimate: &Estimate, series: usize) -> String {
+pub fn interval(value: f64, ends: Option<(f64, f64)>, series: usize) -> String {
     let x = |value: f64| 5.0 + value.clamp(0.0, 1.0) * 110.0;
-    let Estimate { value, low, high } = *estimate;
-    let whisker = low.zip(high).map_or_else(String::new, |(low, high)| {
+    let whisker = ends.map_or_else(String::new, |(low, high)| {
         format!("<path class=\"whisker s{series}\" d=\"M{:.1} 8H{:.1}\"/>", x(low), x(high))
     });
     format!(
@@ -158,7 +160,7 @@ pub(super) fn interval(estimate: &Estimate, series: usize) -> String {
 }
 
 /// Parts of a whole beside each other: what is allowed, reviewed and acted on.
-pub(super) fn stack(shares: [f64; 3], width: f64) -> String {
+pub fn stack(shares: [f64; 3], width: f64) -> String {
     let mut bar = format!(
         "<svg class=\"small\" width=\"{width}\" height=\"14\" viewBox=\"0 0 {width} 14\" aria-hidden=\"true\">"
     );
