@@ -118,6 +118,8 @@ fn records(
     let spans: Vec<Span> = extents.iter().map(Extent::whole).collect();
     reader.read(topic, &spans, |record| {
         let at = format_args!("{topic}/{}/{}", record.partition(), record.offset());
-        take(&Entry { at: &at, value: record.value() })
+        // Verdicts may be events in binary mode, or stand behind the id of a schema.
+        let event = record.event().and_then(Result::ok);
+        take(&Entry { at: &at, value: event.as_deref().or(record.value()) })
     })
 }
