@@ -167,7 +167,7 @@ fn a_post_is_known_by_its_id_whatever_its_key_is_and_only_between_the_times_that
     let times = |report: &Value| -> Vec<String> {
         report["events"].as_array().unwrap().iter().map(|event| event["time"].as_str().unwrap().to_owned()).collect()
     };
-    let second = |n: i64| format!("2026-01-01T00:00:0{n}Z");
+    let second = |n: i64| format!("2026-01-01T00:00:0{n}.000Z");
     assert_eq!(times(&all), [second(0), second(2), second(3)]);
     assert_eq!(times(&some), [second(2)]);
 }

@@ -10,6 +10,8 @@ use crate::evidence::key::{PublicKey, SigningKey};
 use crate::evidence::link::Hex;
 use crate::files::{self, Row, Sheet, Writer};
 
+type Change<T> = fn(&mut T);
+
 struct Keys {
     signing: SigningKey,
     public: PublicKey,
@@ -151,13 +153,9 @@ fn a_file_that_loses_its_last_row_goes_and_is_not_missed() {
 
 #[test]
 fn an_altered_removed_inserted_repeated_or_moved_row_is_named() {
-    let whole = rows(&{
-        let archive = archive(None);
-        let copy = archive.path().join(DATA);
-        std::mem::forget(archive);
-        copy
-    });
-    let cases: [(fn(&mut Vec<Row>), &str, &str); 5] = [
+    let pattern = archive(None);
+    let whole = rows(&pattern.path().join(DATA));
+    let cases: [(Change<Vec<Row>>, &str, &str); 5] = [
         (
             |rows| rows[6].value = Some(b"{}".to_vec()),
             "000000.parquet, row 7: was altered",
@@ -206,7 +204,7 @@ fn a_column_beside_the_record_cannot_be_altered_either() {
 #[test]
 fn whoever_changes_the_log_without_the_key_is_found() {
     let ours = keys(1);
-    let changes: [(fn(&mut ManifestV1), &str); 5] = [
+    let changes: [(Change<ManifestV1>, &str); 5] = [
         (|manifest| drop(manifest.log.remove(0)), "entry 0: does not follow"),
         (|manifest| manifest.log.swap(0, 1), "entry 0: does not follow"),
         (|manifest| manifest.topic = "other".to_owned(), "entry 0: does not follow"),
@@ -297,7 +295,7 @@ fn one_process_at_a_time_writes_and_a_signed_archive_is_signed_on() {
 
 #[test]
 fn a_digest_tells_every_part_of_a_row_from_every_other() {
-    let changes: [fn(&mut Row); 9] = [
+    let changes: [Change<Row>; 9] = [
         |row| row.key = None,
         |row| row.topic = Some("verdict".to_owned()),
         |row| row.partition = Some(1),

@@ -111,7 +111,7 @@ impl Clerk<'_> {
     fn look(&mut self, topic: &str, role: Role, record: &Record<'_>) {
         let Some(what) = self.told(topic, role, record) else { return };
         let ms = record.timestamp_ms();
-        let time = ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).map(|time| time.to_string());
+        let time = ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).map(|time| format!("{time:.3}"));
         let (partition, offset) = (record.partition(), record.offset());
         self.events.push((ms, Event { time, topic: topic.to_owned(), partition, offset, what }));
     }

@@ -36,7 +36,7 @@ pub struct Looked {
 /// One record about the post.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Event {
-    /// Its timestamp, RFC 3339; null if it has none.
+    /// Its timestamp, RFC 3339 to the millisecond; null if it has none.
     pub time: Option<String>,
     /// Its topic.
     pub topic: String,

@@ -1,6 +1,7 @@
 //! Parquet, row by row. Only the columns that are wanted are decoded.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ::parquet::errors::ParquetError;
@@ -14,7 +15,7 @@ use super::{At, FileError, Row, posts};
 /// Hands over every row of a file.
 pub(super) fn rows<E: From<FileError>>(path: &Path, each: &mut impl FnMut(&At, Row) -> Result<(), E>) -> Result<(), E> {
     let file = File::open(path).map_err(FileError::system(path, "read"))?;
-    let reader = SerializedFileReader::new(file).map_err(|error| fault(path, None, &error))?;
+    let reader = guarded(path, None, || SerializedFileReader::new(file))?;
     let schema = reader.metadata().file_metadata().schema();
     let has = |name: &str| schema.get_fields().iter().any(|field| field.name() == name);
     let make = match (has("value"), has("id") && has("text")) {
@@ -29,11 +30,10 @@ pub(super) fn rows<E: From<FileError>>(path: &Path, each: &mut impl FnMut(&At, R
     let fields = schema.get_fields().iter().filter(|field| wanted.contains(&field.name())).cloned().collect();
     let projection = Type::group_type_builder(schema.name()).with_fields(fields).build();
     let projection = projection.map_err(|error| fault(path, None, &error))?;
-    let rows = reader.get_row_iter(Some(projection)).map_err(|error| fault(path, None, &error))?;
+    let mut rows = guarded(path, None, || reader.get_row_iter(Some(projection)))?;
     let mut at = At { file: path.to_owned(), what: "row", number: 0 };
-    for fields in rows {
+    while let Some(fields) = guarded(path, Some(at.number + 1), || rows.next().transpose())? {
         at.number += 1;
-        let fields = fields.map_err(|error| fault(path, Some(at.number), &error))?;
         let row =
             make(fields).map_err(|cause| FileError::Parquet { path: path.to_owned(), row: Some(at.number), cause })?;
         each(&at, row)?;
@@ -93,6 +93,13 @@ pub(super) fn number(name: &str, field: &Field) -> Result<Option<i64>, String> {
         Field::TimestampMicros(number) => Ok(Some(number.div_euclid(1000))),
         _ => Err(format!("column `{name}` is not a whole number")),
     }
+}
+
+/// The library panics at some damaged files. What it was reading is not touched again.
+fn guarded<T>(path: &Path, row: Option<u64>, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, FileError> {
+    let read = catch_unwind(AssertUnwindSafe(read));
+    let read = read.unwrap_or_else(|_| Err(ParquetError::General("its structure makes no sense".to_owned())));
+    read.map_err(|error| fault(path, row, &error))
 }
 
 fn fault(path: &Path, row: Option<u64>, error: &ParquetError) -> FileError {

@@ -157,7 +157,7 @@ fn posts_are_made_of_columns_that_are_named_as_their_fields() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn a_damaged_file_is_told_and_ends_nothing(at in any::<prop::sample::Index>(), flip in 1u8.., cut in any::<bool>()) {
