@@ -16,7 +16,7 @@ pub(super) struct Node {
     pub before: KeyDigest,
     pub key: KeyDigest,
     pub tombstone: bool,
-    /// Digest of the judgement, without times.
+    /// Digest of what was judged: label and action, or the note.
     pub judged: u64,
     /// Whether the link was made for this record.
     pub sound: bool,

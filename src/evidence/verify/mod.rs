@@ -19,7 +19,6 @@ use self::line::{Gap, Line};
 pub use self::report::{AuditV1, ChainReport, Fault, Kind, Place, SourceRange};
 use super::checkpoint::Proven;
 use super::link::{Content, Hash, Hex, Instance, Link};
-use crate::event::unframed;
 use crate::receipt::Partition;
 
 /// Faults kept of each chain.
@@ -60,7 +59,7 @@ pub struct Seen<'a> {
     pub source: Option<(&'a str, Partition, i64)>,
     /// Its key.
     pub key: Option<&'a [u8]>,
-    /// Its value, as it was sealed.
+    /// Its value.
     pub value: Option<&'a [u8]>,
 }
 
@@ -310,20 +309,30 @@ fn nested(lines: &mut [Line], mut chains: Vec<ChainReport>) -> Vec<ChainReport> 
 struct Judged<'a> {
     #[serde(borrow)]
     data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    verdict: Option<&'a RawValue>,
+    verdict: Option<Called>,
     #[serde(borrow)]
     note: Option<&'a RawValue>,
+}
+
+/// Scores differ in their last digits with the company in which a post was run.
+#[derive(Deserialize)]
+struct Called {
+    label: String,
+    action: Option<String>,
 }
 
 fn judged(value: Option<&[u8]>) -> u64 {
     let Some(value) = value else { return 0 };
     let parse = |bytes| serde_json::from_slice::<Judged<'_>>(bytes).ok();
     // The value is the event, or its `data` alone.
-    let event = parse(unframed(value).1);
+    let event = parse(value);
     let data = event.as_ref().and_then(|event| event.data).and_then(|data| parse(data.get().as_bytes()));
-    let part = data.or(event).and_then(|data| data.note.or(data.verdict));
-    let digest = Sha256::digest(part.map_or(value, |part| part.get().as_bytes()));
+    let said = data.or(event).and_then(|said| match (said.note, said.verdict) {
+        (Some(note), _) => Some(note.get().as_bytes().to_vec()),
+        (None, Some(Called { label, action })) => Some([label, action.unwrap_or_default()].join("\0").into_bytes()),
+        (None, None) => None,
+    });
+    let digest = Sha256::digest(said.as_deref().unwrap_or(value));
     let Hex(half) = Hex::<16>::from(<[u8; 32]>::from(digest));
     half.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

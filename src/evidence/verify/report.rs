@@ -54,7 +54,8 @@ pub struct ChainReport {
     pub links: u64,
     /// Published again after a crash, as at least once allows: the same posts once more.
     pub repeats: u64,
-    /// Of these, with another judgement than the record that counts: by another policy, model or state of the quotas.
+    /// Of these, with another label or action, or another note, than the record that counts: by another policy, model or state of
+    /// the quotas.
     pub repeats_that_differ: u64,
     /// Gone from the beginning: deleted by retention, or before `--from`.
     pub cut: u64,

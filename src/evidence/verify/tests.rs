@@ -370,7 +370,11 @@ fn two_judgements_are_the_same_whenever_they_were_given_and_in_whichever_form() 
     let event = |time: u8, label: &str| format!(r#"{{"time":{time},"data":{{"verdict":{{"label":"{label}"}}}}}}"#);
     let same = |one: &str, other: &str| judged(Some(one.as_bytes())) == judged(Some(other.as_bytes()));
     assert!(same(&event(1, "a"), &event(2, "a")) && !same(&event(1, "a"), &event(1, "b")));
+    assert!(same(&event(1, "a"), r#"{"data":{"verdict":{"label":"a","score":0.3}}}"#));
     assert!(same(r#"{"verdict":{"label":"a"},"timing_ms":1}"#, &event(1, "a")));
-    assert!(same(r#"{"data":{"note":{"text":"n"},"verdict":1}}"#, r#"{"data":{"note":{"text":"n"},"verdict":2}}"#));
+    assert!(same(
+        r#"{"data":{"note":{"text":"n"},"verdict":{"label":"a"}}}"#,
+        r#"{"note":{"text":"n"},"verdict":{"label":"b"}}"#
+    ));
     assert!(!same("no JSON", "no JSON either") && judged(None) == 0);
 }
