@@ -42,6 +42,7 @@ mod redis_cache;
 mod redis_crowd;
 mod redis_faults;
 mod reload;
+mod replay;
 mod road;
 mod schema_registry;
 mod secured;

@@ -357,7 +357,7 @@ fn ten_million_offsets_are_accounted_for_in_less_than_512_mb() {
 }
 
 /// KiB of memory that the process has had at most; 0 once it is gone.
-fn peak_memory(process: u32) -> u64 {
+pub fn peak_memory(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()

@@ -90,10 +90,18 @@ pub enum Fatal {
         /// What ONNX Runtime said.
         cause: String,
     },
-    /// Standard output could not be written (`moderato classify`, `moderato draft`).
-    #[error("cannot write to standard output: {cause}")]
+    /// Standard output (`moderato classify`, `moderato draft`) or a file (`moderato replay`) could not be written.
+    #[error("cannot write to {to}: {cause}")]
     Output {
+        /// Standard output, or the file.
+        to: String,
         /// What the operating system said.
+        cause: String,
+    },
+    /// A file of posts could not be read to its end (`moderato replay --input`).
+    #[error("{cause}")]
+    Input {
+        /// Which file, where, and what is wrong.
         cause: String,
     },
     /// A part found the one behind it gone: an echo, for that one says why it ended.
@@ -130,6 +138,7 @@ impl Fatal {
             Fatal::Stalled { .. } => "stalled",
             Fatal::Kafka { .. } => "kafka_lost",
             Fatal::ModelLost { .. } => "model_lost",
+            Fatal::Input { .. } => "input",
             Fatal::Output { .. } => "output",
             Fatal::Abandoned { .. } | Fatal::Internal { .. } => "internal",
         }

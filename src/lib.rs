@@ -38,6 +38,7 @@ pub mod receipt;
 pub mod reconcile;
 pub mod registry;
 pub mod rejection;
+pub mod replay;
 pub mod reply;
 pub mod samples;
 pub mod shape;

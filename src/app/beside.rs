@@ -15,6 +15,7 @@ use crate::config::{CacheSettings, Config, RawConfig, Shadow};
 use crate::event::Format;
 use crate::kafka::aside::Aside;
 use crate::pipeline::outlet::Outlet;
+use crate::pipeline::replayed::Replayed;
 use crate::pipeline::shadow::{Comparison, Tap};
 use crate::pipeline::tally::Tally;
 use crate::pipeline::{self, Work};
@@ -29,12 +30,14 @@ pub(super) struct Beside {
     pub(super) tap: Option<Tap>,
     /// How what is published stands in its topics.
     pub(super) schemas: Schemas,
+    /// The replay that it runs, if it does.
+    pub(super) replayed: Option<Arc<Replayed>>,
 }
 
 impl Beside {
     /// Nothing.
     pub(super) fn none(config: &Config) -> Self {
-        Self { policies: mpsc::channel(1).1, tap: None, schemas: Schemas::none(config) }
+        Self { policies: mpsc::channel(1).1, tap: None, schemas: Schemas::none(config), replayed: None }
     }
 
     /// What the configuration asks for.
@@ -50,6 +53,7 @@ impl Beside {
             policies: reload(config, work, facts),
             tap: shadow(config, judges, metrics, schemas.shadow)?,
             schemas,
+            replayed: None,
         })
     }
 }
@@ -134,6 +138,7 @@ fn shadow(config: &Config, judges: Option<Judges>, metrics: &Metrics, format: Fo
         tally: Arc::new(Tally::silent()),
         policies,
         tap: None,
+        replayed: None,
     })?;
     let (tap, tapped) = Tap::new(*share, metrics.clone());
     pipeline::shadow::run(road, tapped, live, config.limits.max_in_flight)?;

@@ -1,6 +1,8 @@
 //! Puts the worker together: configuration to parts, start order, stop order. The only place that knows every part.
 
 mod beside;
+pub mod feed;
+mod replay;
 pub mod schemas;
 
 use std::path::PathBuf;
@@ -15,15 +17,18 @@ use tracing::{info, warn};
 
 use self::beside::Beside;
 pub use self::beside::{facts, is_warm};
+pub use self::replay::{Input, Replay, replay};
 use self::schemas::Schemas;
 use crate::admin::Facts;
 use crate::cache::Cache;
 use crate::config::{Config, Limits, Task};
 use crate::error::{Exit, Fatal};
+use crate::kafka::bounds::Bounds;
 use crate::kafka::consumer::{self, Consumer};
 use crate::kafka::publisher::Publisher;
 use crate::model::{self, DraftLimits, Loaded, LoadedDraft, ModelError, ModelInfo};
 use crate::note::NotePolicy;
+use crate::pipeline::filed::Filed;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::tally::{Tally, read};
 use crate::pipeline::{self, Road, Work};
@@ -208,11 +213,11 @@ fn operated(
     work: Work,
     outlet: Outlet,
     tally: Arc<Tally>,
-    Beside { policies, tap, schemas }: Beside,
+    Beside { policies, tap, schemas, replayed }: Beside,
 ) -> Result<Road, AppError> {
     let cache = Cache::open(&config.cache, tally.cache.clone()).map_err(AppError::Cache)?;
     let suspects = match &outlet {
-        Outlet::Kafka(_) => suspects(config)?,
+        Outlet::Kafka(_) | Outlet::File(_) => suspects(config)?,
         // A person who judges lines sees what ends the process.
         Outlet::Lines(_) | Outlet::Shadow(_) => Suspects::none(),
     };
@@ -228,6 +233,7 @@ fn operated(
         tally,
         policies,
         tap,
+        replayed,
     })?)
 }
 
@@ -239,6 +245,13 @@ pub fn suspects(config: &Config) -> Result<Suspects, AppError> {
 fn suspects_of(config: &Config, pool: &str) -> Result<Suspects, AppError> {
     Suspects::open(&config.state_dir, pool, config.limits.max_attempts)
         .map_err(|error| AppError::State { folder: config.state_dir.clone(), error })
+}
+
+/// What is not read from Kafka without end, or not published there.
+#[derive(Default)]
+struct Reading {
+    bounds: Option<Bounds>,
+    file: Option<Filed>,
 }
 
 /// Runs the worker from Kafka to Kafka until `stop` is cancelled and everything in flight is finished.
@@ -253,15 +266,28 @@ pub async fn run(
     let work = work.into();
     let schemas = tokio::task::block_in_place(|| Schemas::open(config, &tally.metrics))?;
     let beside = Beside::start(config, &work, shadow, facts, &tally.metrics, schemas)?;
+    consume(config, work, beside, Reading::default(), tally, stop).await
+}
+
+/// Runs the road from Kafka, to Kafka or a file, until its source ends.
+async fn consume(
+    config: &Config,
+    work: Work,
+    beside: Beside,
+    Reading { bounds, file }: Reading,
+    tally: Arc<Tally>,
+    stop: CancellationToken,
+) -> Result<(), AppError> {
     let kafka = &config.kafka;
     tally.vitals.may_wait(kafka.drain_timeout + kafka.session_timeout + kafka.delivery_timeout);
     let consumer = Consumer::connect(&config.kafka)?;
     // Blocks for as long as the broker takes to fence an older worker, if transactions were asked for.
-    let publisher = tokio::task::block_in_place(|| {
-        Publisher::connect(&config.kafka, config.limits.max_in_flight / 2, &consumer, &tally.metrics)
-    })?;
-    let Road { intake, settled, stages, suspects } =
-        operated(config, work, Outlet::Kafka(publisher), tally.clone(), beside)?;
+    let publisher = || Publisher::connect(kafka, config.limits.max_in_flight / 2, &consumer, &tally.metrics);
+    let outlet = match file {
+        Some(file) => Outlet::File(file),
+        None => Outlet::Kafka(tokio::task::block_in_place(publisher)?),
+    };
+    let Road { intake, settled, stages, suspects } = operated(config, work, outlet, tally.clone(), beside)?;
     let source = consumer.spawn(consumer::Parts {
         max_in_flight: config.limits.max_in_flight,
         stall_timeout: config.stall_timeout,
@@ -269,12 +295,19 @@ pub async fn run(
         intake,
         settled,
         stop: stop.clone(),
+        bounds,
         vitals: tally.vitals.clone(),
         metrics: tally.metrics.clone(),
     })?;
     info!(brokers = %config.kafka.brokers, group = %config.kafka.group, topic = %config.kafka.posts, "consuming");
     let outcome = supervise(source, stages, &stop, config.grace + CLOSING).await;
     suspects.close(outcome.as_ref().is_err_and(Fatal::is_of_a_run));
+    tell(&tally);
+    Ok(outcome?)
+}
+
+/// The last line of the log: what was done.
+fn tell(tally: &Tally) {
     info!(
         verdicts = read(&tally.verdicts),
         notes = read(&tally.notes),
@@ -294,7 +327,6 @@ pub async fn run(
         cache_refused = read(&tally.cache.refused),
         "stopped"
     );
-    Ok(outcome?)
 }
 
 /// Waits for the source to end and the stages behind it to close. The first fault stops everything: stages that can

@@ -2,20 +2,19 @@
 
 use std::io::{self, BufRead, Write};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::{report, runtime};
 use crate::app;
+use crate::app::feed::Feed;
 use crate::config::Config;
 use crate::error::{Exit, Fatal};
-use crate::kafka::ledger::Ledger;
 use crate::pipeline::outlet::{Lines, Outlet};
 use crate::pipeline::tally::Tally;
 use crate::pipeline::{Road, Work};
-use crate::receipt::{Envelope, Headers, Offset, Original, RawMessage};
+use crate::receipt::{Headers, Offset, Original};
 use crate::telemetry::trace::PostSpan;
 
 /// What the road wrote, kept for the verb to show.
@@ -70,10 +69,11 @@ pub(super) fn run<W: Into<Work>>(
         let stop = CancellationToken::new();
         let road = app::road(config, load()?, Outlet::Lines(lines), Arc::new(Tally::default()));
         let Road { intake, settled, stages, .. } = road.map_err(|error| report(&error))?;
-        let limits = (config.limits.max_in_flight, config.limits.max_post_bytes);
-        let source = Source { input, read, intake, settled, limits };
-        let source = thread::Builder::new().name("source".to_owned()).spawn(move || source.run());
-        let source = source.map_err(|_| Exit::Failed)?;
+        let max_bytes = config.limits.max_post_bytes;
+        let records = Records { input, read, topic: "stdin".into(), max_bytes, number: 0 };
+        let permits = config.limits.max_in_flight;
+        let source = Feed { records, permits, pace: None, intake, settled, stop: stop.clone() }.spawn();
+        let source = source.map_err(|fatal| report(&fatal.into()))?;
         let ended = app::supervise(source, stages, &stop, config.grace).await;
         ended.map_err(|fatal| report(&fatal.into()))?;
         Ok(Exit::Ok)
@@ -82,56 +82,36 @@ pub(super) fn run<W: Into<Work>>(
     outcome
 }
 
-/// Reads lines as if they were one partition's records, line number for offset.
-struct Source {
+/// Lines as records, line number for offset.
+struct Records {
     input: Box<dyn BufRead + Send>,
     read: Read,
-    intake: tokio::sync::mpsc::Sender<Envelope<RawMessage>>,
-    settled: crossbeam_channel::Receiver<crate::receipt::Receipt>,
-    /// Permits, and the longest line that is kept.
-    limits: (usize, usize),
+    topic: Arc<str>,
+    max_bytes: usize,
+    number: i64,
 }
 
-impl Source {
-    fn run(mut self) -> Result<(), Fatal> {
-        let (permits, max_bytes) = self.limits;
-        let topic: Arc<str> = "stdin".into();
-        let mut ledger = Ledger::default();
-        ledger.assign([0], Instant::now());
-        for number in 0.. {
-            let Some(line) = read_line(&mut *self.input, max_bytes).map_err(|error| input_lost(&error))? else { break };
-            while ledger.in_flight(&[0]) >= permits {
-                self.settle(&mut ledger)?;
-            }
-            let received = Instant::now();
-            let Line { value, headers } = (self.read)(line, number);
-            let Some(receipt) = ledger.deliver(0, Offset(number), received) else { break };
-            let original = Original {
-                topic: topic.clone(),
-                partition: 0,
-                offset: Offset(number),
-                timestamp_ms: None,
-                key: None,
-                value: Some(value),
-                headers,
-                span: PostSpan::default(),
-            };
-            let envelope = Envelope { body: RawMessage, receipt, original: Arc::new(original), received };
-            if self.intake.blocking_send(envelope).is_err() {
-                return Ok(()); // The road is broken; the stage that broke says why.
-            }
-        }
-        while ledger.in_flight(&[0]) > 0 {
-            self.settle(&mut ledger)?;
-        }
-        Ok(())
-    }
+impl Iterator for Records {
+    type Item = Result<Original, Fatal>;
 
-    fn settle(&self, ledger: &mut Ledger) -> Result<(), Fatal> {
-        let receipt = self.settled.recv();
-        let receipt = receipt.map_err(|_| Fatal::Internal { part: "conclude", cause: "it ended early".to_owned() })?;
-        let _ = ledger.settle(receipt, Instant::now());
-        Ok(())
+    fn next(&mut self) -> Option<Self::Item> {
+        let line = match read_line(&mut *self.input, self.max_bytes).transpose()? {
+            Ok(line) => line,
+            Err(error) => return Some(Err(input_lost(&error))),
+        };
+        let number = self.number;
+        self.number += 1;
+        let Line { value, headers } = (self.read)(line, number);
+        Some(Ok(Original {
+            topic: self.topic.clone(),
+            partition: 0,
+            offset: Offset(number),
+            timestamp_ms: None,
+            key: None,
+            value: Some(value),
+            headers,
+            span: PostSpan::default(),
+        }))
     }
 }
 

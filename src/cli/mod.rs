@@ -25,6 +25,7 @@ mod export;
 mod lines;
 mod places;
 mod reconcile;
+mod replay;
 mod run;
 mod schema;
 mod tokens;
@@ -82,6 +83,8 @@ enum Verb {
     Audit(audit::AuditArguments),
     /// What would change: two sets of verdicts on the same posts, or one and a candidate policy.
     Diff(Box<diff::DiffArguments>),
+    /// Judge a range again, to an audit topic or a file: what would be said now, and does what was said hold?
+    Replay(Box<replay::ReplayArguments>),
     /// Show dead letters, or put their posts back on the input topic.
     DeadLetters(dead_letters::DeadLettersArguments),
     /// Drafts for Community Notes, AT Protocol, ActivityStreams and the EU DSA out of verdicts and notes; nothing is submitted.
@@ -182,6 +185,7 @@ pub fn run(arguments: Arguments) -> Exit {
         Verb::Archive(arguments) => archive::run(&arguments),
         Verb::Audit(arguments) => audit::run(&arguments),
         Verb::Diff(arguments) => diff::run(&arguments),
+        Verb::Replay(arguments) => replay::run(&arguments),
         Verb::Export(arguments) => export::run(&arguments),
         Verb::DeadLetters(arguments) => dead_letters::run(&arguments),
         Verb::Schema { name } => {

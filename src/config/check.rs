@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use secrecy::SecretString;
 
-use super::raw::{RawConfig, RawKafka, RawLimits, RawShadow, Secret};
+use super::raw::{RawConfig, RawKafka, RawLimits, RawShadow, RawTopics, Secret};
 use super::{
     BatchLimits, Config, ConfigError, Delivery, Device, EvidenceSettings, GraphChoice, InputLimit, KafkaSettings,
     Limits, ModelSettings, Needs, Problem, Shadow, Task,
@@ -200,13 +200,12 @@ impl Checker {
         topics.extend(shadow.map(|topic| ("kafka.topics.shadow", topic)));
         topics.extend(raw.topics.checkpoints.as_ref().map(|topic| ("kafka.topics.checkpoints", topic)));
         for (i, (key, topic)) in topics.iter().enumerate() {
-            self.require(is_topic(topic), key, || {
-                format!("`{topic}` is not a topic name: 1 to 249 letters, digits, `.`, `_` and `-`")
-            });
+            self.require(is_topic(topic), key, || not_a_topic(topic));
             if let Some((other, _)) = topics[..i].iter().find(|(_, earlier)| earlier == topic) {
                 self.require(false, key, || format!("`{topic}` is also {other}; each needs a topic of its own"));
             }
         }
+        self.audit(&raw.topics);
         if task == Task::DraftNote {
             self.drafting(raw);
         }
@@ -225,6 +224,8 @@ impl Checker {
             shadow: shadow.cloned(),
             checkpoints: raw.topics.checkpoints.clone(),
             evidence: EvidenceSettings::default(),
+            audit: raw.topics.audit.clone(),
+            replay: None,
             delivery: raw.delivery,
             worker_id: self.worker_id(raw),
             cloudevents: raw.cloudevents,
@@ -244,6 +245,27 @@ impl Checker {
                 raw.tls_key_password_file.as_ref(),
             ),
             options: raw.options.iter().map(|(key, value)| (key.clone(), value.to_string())).collect(),
+        }
+    }
+
+    /// What is judged again must not reach anybody who acts on verdicts.
+    fn audit(&mut self, topics: &RawTopics) {
+        let Some(audit) = &topics.audit else { return };
+        let RawTopics { posts, verdicts, notes, dead_letters, flagged, shadow, checkpoints, audit: _ } = topics;
+        let live = [
+            ("posts", Some(posts)),
+            ("verdicts", Some(verdicts)),
+            ("notes", Some(notes)),
+            ("dead_letters", Some(dead_letters)),
+            ("flagged", flagged.as_ref()),
+            ("shadow", shadow.as_ref()),
+            ("checkpoints", checkpoints.as_ref()),
+        ];
+        self.require(is_topic(audit), "kafka.topics.audit", || not_a_topic(audit));
+        for (key, _) in live.into_iter().filter(|(_, name)| *name == Some(audit)) {
+            self.require(false, "kafka.topics.audit", || {
+                format!("`{audit}` is also kafka.topics.{key}, a live topic; name one that only replays write to")
+            });
         }
     }
 
@@ -363,6 +385,10 @@ fn is_host_port(text: &str) -> bool {
     let after_protocol = text.trim().rsplit("://").next().unwrap_or_default();
     let port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
     after_protocol.rsplit_once(':').is_some_and(|(host, number)| !host.is_empty() && port(number))
+}
+
+fn not_a_topic(name: &str) -> String {
+    format!("`{name}` is not a topic name: 1 to 249 letters, digits, `.`, `_` and `-`")
 }
 
 /// Kafka's own rule for topic names.

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -127,6 +128,10 @@ pub struct KafkaSettings {
     pub evidence: EvidenceSettings,
     /// Topic of checkpoints, if it is named.
     pub checkpoints: Option<String>,
+    /// Topic for what a replay judges, if one is named.
+    pub audit: Option<String>,
+    /// The replay that this is, if it is one: every record says so.
+    pub replay: Option<Arc<str>>,
     /// What is promised when something breaks.
     pub delivery: Delivery,
     /// Tells this worker from the others of its group.

@@ -122,6 +122,8 @@ pub struct RawTopics {
     pub shadow: Option<String>,
     /// Signed statements of how far the chains of `evidence` have come go here.
     pub checkpoints: Option<String>,
+    /// What `moderato replay` judges again goes here, verdicts and dead letters alike: never a topic that anything live reads.
+    pub audit: Option<String>,
 }
 
 /// What is promised of a verdict when something breaks.
@@ -421,6 +423,7 @@ impl Default for RawTopics {
             flagged: None,
             shadow: None,
             checkpoints: None,
+            audit: None,
         }
     }
 }

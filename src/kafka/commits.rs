@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use super::events::Context;
 use super::heads;
 use super::ledger::Due;
+use super::mark::Ends;
 use crate::error::Fatal;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::OpenSpan;
@@ -34,6 +35,7 @@ pub(super) struct Commits {
     consumer: Arc<BaseConsumer<Context>>,
     topic: Arc<str>,
     group: String,
+    ends: Arc<Ends>,
     metrics: Metrics,
     under_way: Option<UnderWay>,
 }
@@ -49,11 +51,12 @@ impl Commits {
         consumer: &Arc<BaseConsumer<Context>>,
         topic: Arc<str>,
         group: String,
+        ends: Arc<Ends>,
         metrics: Metrics,
     ) -> Result<Self, Fatal> {
         let queue = Queue::of(consumer)
             .ok_or(Fatal::Internal { part: "consumer", cause: "no queue for commits".to_owned() })?;
-        Ok(Self { queue, consumer: consumer.clone(), topic, group, metrics, under_way: None })
+        Ok(Self { queue, consumer: consumer.clone(), topic, group, ends, metrics, under_way: None })
     }
 
     /// Whether the broker has yet to answer.
@@ -103,7 +106,7 @@ impl Commits {
     fn list(&self, offsets: &Offsets) -> KafkaResult<TopicPartitionList> {
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for Due { partition, next, head } in offsets {
-            heads::add(&mut list, &self.topic, *partition, *next, head.as_ref())?;
+            heads::add(&mut list, &self.topic, *partition, *next, (head.as_ref(), self.ends.of(*partition)))?;
         }
         Ok(list)
     }

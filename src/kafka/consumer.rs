@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::Receiver;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::Message as _;
+use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use tracing::{info, warn};
 use crate::config::{Delivery, KafkaSettings};
 use crate::error::Fatal;
 use crate::fault::{self, Point};
+use crate::kafka::bounds::{Bounded, Bounds};
 use crate::kafka::checkpoints::Checkpoints;
 use crate::kafka::commits::Commits;
 use crate::kafka::events::{Context, Rebalance, unless_fatal};
@@ -28,9 +29,10 @@ use crate::kafka::heads;
 use crate::kafka::intake;
 use crate::kafka::lag::Lag;
 use crate::kafka::ledger::{Due, Ledger};
+use crate::kafka::mark::{self, Mark};
 use crate::kafka::membership::Membership;
 use crate::kafka::permits::Permits;
-use crate::receipt::{Envelope, Offset, Partition, RawMessage, Receipt};
+use crate::receipt::{Envelope, NextOffset, Offset, Partition, RawMessage, Receipt};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::OpenSpan;
 use crate::telemetry::vitals::Vitals;
@@ -43,6 +45,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a last commit is tried again, and how often.
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 const COMMIT_AGAIN: Duration = Duration::from_millis(100);
+/// Longest wait for the group's word on where a bounded reading begins and ends.
+const MARKS: Duration = Duration::from_secs(20);
 /// The lag is read off the client's statistics.
 const STATISTICS: &str = "statistics.interval.ms";
 /// How often probes and metrics are told how the worker is.
@@ -71,6 +75,8 @@ pub struct Parts {
     pub settled: Receiver<Receipt>,
     /// Cancelled when the worker is to stop.
     pub stop: CancellationToken,
+    /// Where the reading ends, if it does.
+    pub bounds: Option<Bounds>,
     /// How the worker is.
     pub vitals: Arc<Vitals>,
     /// Instruments.
@@ -86,6 +92,10 @@ impl Consumer {
         if asked.is_none_or(|every| !(1..=10_000).contains(&every)) {
             config.set(STATISTICS, "2000");
         }
+        if settings.replay.is_some() {
+            // A range that retention overtakes goes on with what is left, and says so.
+            config.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest");
+        }
         let consumer: BaseConsumer<Context> = config.create_with_context(Context::default()).map_err(lost)?;
         consumer.subscribe(&[&settings.posts]).map_err(lost)?;
         let consumer = Arc::new(consumer);
@@ -99,15 +109,23 @@ impl Consumer {
     }
 
     /// Starts the thread. It ends with `Ok` when told to stop and drained.
-    pub fn spawn(self, parts: Parts) -> Result<JoinHandle<Result<(), Fatal>>, Fatal> {
+    pub fn spawn(self, mut parts: Parts) -> Result<JoinHandle<Result<(), Fatal>>, Fatal> {
         let Self { settings, consumer, membership } = self;
         let topic: Arc<str> = Arc::from(settings.posts.as_str());
-        let commits = Commits::new(&consumer, topic.clone(), settings.group.clone(), parts.metrics.clone())?;
+        let commits = Commits::new(
+            &consumer,
+            topic.clone(),
+            settings.group.clone(),
+            membership.ends.clone(),
+            parts.metrics.clone(),
+        )?;
+        let bounded = parts.bounds.take().map(Bounded::new);
         let mut thread = ConsumerThread {
             checkpoints: Checkpoints::connect(&settings)?,
             consumer,
             membership,
             commits,
+            bounded,
             topic,
             ledger: Ledger::default(),
             lag: Lag::default(),
@@ -140,6 +158,8 @@ struct ConsumerThread {
     membership: Arc<Membership>,
     commits: Commits,
     checkpoints: Option<Checkpoints>,
+    /// Where the reading ends, if it does.
+    bounded: Option<Bounded>,
     topic: Arc<str>,
     ledger: Ledger,
     lag: Lag,
@@ -154,7 +174,7 @@ struct ConsumerThread {
 
 impl ConsumerThread {
     fn run(&mut self) -> Result<(), Fatal> {
-        while !self.parts.stop.is_cancelled() {
+        while !self.parts.stop.is_cancelled() && !self.bounded.as_ref().is_some_and(Bounded::is_over) {
             self.pause_or_resume();
             self.poll()?;
             self.answer_rebalances()?;
@@ -201,13 +221,21 @@ impl ConsumerThread {
             }
         }
         self.settle_ready();
-        if !self.paused && self.permits.left() == 0 {
-            self.switch(true, &self.ledger.partitions());
+        let held = self.bounded.as_ref().is_some_and(Bounded::is_held);
+        if !self.paused && (held || self.permits.left() == 0) {
+            self.switch(true, &self.open_partitions());
             self.paused = true;
-        } else if self.paused && self.permits.half_are_left() {
-            self.switch(false, &self.ledger.partitions());
+        } else if self.paused && !held && self.permits.half_are_left() {
+            self.switch(false, &self.open_partitions());
             self.paused = false;
         }
+    }
+
+    /// The assigned partitions whose records are still to come.
+    fn open_partitions(&self) -> Vec<Partition> {
+        let mut partitions = self.ledger.partitions();
+        partitions.retain(|partition| self.bounded.as_ref().is_none_or(|bounded| bounded.is_open(*partition)));
+        partitions
     }
 
     fn switch(&self, pause: bool, partitions: &[Partition]) {
@@ -227,10 +255,18 @@ impl ConsumerThread {
             }
             wait = Duration::ZERO;
         }
-        let (began, mut records) = (SystemTime::now(), 0);
-        for _ in 0..RECORDS_A_TURN.min(self.permits.left()).max(1) {
+        let room = self.bounded.as_mut().map_or(usize::MAX, |bounded| bounded.room(Instant::now()));
+        if room == 0 {
+            if let Ok(receipt) = self.parts.settled.recv_timeout(POLL) {
+                self.settle(receipt);
+            }
+            return Ok(());
+        }
+        let (began, mut records, mut ended) = (SystemTime::now(), 0, Vec::new());
+        for _ in 0..RECORDS_A_TURN.min(room).min(self.permits.left()).max(1) {
             match self.consumer.poll(wait) {
                 None => break,
+                Some(Ok(message)) if !takes(&mut self.bounded, &message) => ended.push(message.partition()),
                 Some(Ok(message)) => {
                     records += 1;
                     if self.settings.evidence.chain {
@@ -248,6 +284,7 @@ impl ConsumerThread {
                     let timestamp = message.timestamp().to_millis();
                     self.lag.delivered(message.partition(), Offset(message.offset()), timestamp);
                 }
+                Some(Err(KafkaError::PartitionEOF(partition))) => ended.push(partition),
                 Some(Err(error)) => unless_fatal(&error, &self.settings)?,
             }
             wait = Duration::ZERO;
@@ -255,11 +292,23 @@ impl ConsumerThread {
                 break;
             }
         }
+        ended.into_iter().for_each(|partition| self.end(partition));
         if records > 0 {
+            if let Some(bounded) = &mut self.bounded {
+                bounded.took(records);
+            }
             self.parts.metrics.consumed(&self.topic, records);
             drop(OpenSpan::polled(&self.topic, &self.settings.group, began, records));
         }
         Ok(())
+    }
+
+    /// All of the range that a partition has was delivered.
+    fn end(&mut self, partition: Partition) {
+        if let Some(end) = self.bounded.as_mut().and_then(|bounded| bounded.ends(partition)) {
+            self.ledger.close(partition, NextOffset(end));
+            self.switch(true, &[partition]);
+        }
     }
 
     fn settle_ready(&mut self) {
@@ -289,16 +338,44 @@ impl ConsumerThread {
         self.parts.vitals.joined();
         self.parts.metrics.rebalance();
         self.membership.assign(partitions, epoch);
-        let list = self.list(partitions);
+        let list = self.beginnings(partitions)?;
         match self.consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list)?,
             _ => self.consumer.assign(&list)?,
         }
+        self.end_empty(partitions);
         if self.paused {
             self.switch(true, partitions);
         }
         info!(?partitions, epoch = epoch.0, "partitions assigned");
         Ok(())
+    }
+
+    /// Where to read from: what the group has committed, of which a bounded reading has to know more than the client.
+    fn beginnings(&mut self, partitions: &[Partition]) -> KafkaResult<TopicPartitionList> {
+        let Some(bounded) = &mut self.bounded else { return Ok(self.list(partitions)) };
+        let marks = mark::read(&*self.consumer, &self.topic, partitions.iter().copied(), MARKS)?;
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            let mark = marks.get(partition);
+            let begin = bounded.assign(*partition, mark);
+            let begin = begin.map_or(rdkafka::Offset::End, rdkafka::Offset::Offset);
+            list.add_partition_offset(&self.topic, *partition, begin)?;
+            if let Some(Mark { next, end: Some(end) }) = mark {
+                self.membership.ends.set(*partition, *end);
+                self.ledger.committed(&[Due { partition: *partition, next: NextOffset(*next), head: None }]);
+            }
+        }
+        Ok(list)
+    }
+
+    /// Nothing is to come from partitions that are done, nor from those that do not belong to the range.
+    fn end_empty(&mut self, partitions: &[Partition]) {
+        let Some(bounded) = &self.bounded else { return };
+        let strange: Vec<_> = partitions.iter().copied().filter(|partition| !bounded.is_open(*partition)).collect();
+        let empty = bounded.empty();
+        self.switch(true, &strange);
+        empty.into_iter().for_each(|partition| self.end(partition));
     }
 
     fn revoke(&mut self, partitions: &[Partition]) -> KafkaResult<()> {
@@ -309,7 +386,7 @@ impl ConsumerThread {
         }
         let left = self.ledger.in_flight(partitions);
         self.forget(partitions);
-        if self.paused {
+        if self.paused || self.bounded.is_some() {
             // Pausing is local and survives a revoke (librdkafka 1849): nothing is left paused behind.
             self.switch(false, partitions);
         }
@@ -328,6 +405,9 @@ impl ConsumerThread {
         }
         self.ledger.forget(partitions);
         self.lag.forget(partitions);
+        if let Some(bounded) = &mut self.bounded {
+            bounded.forget(partitions);
+        }
         self.membership.forget(partitions);
     }
 
@@ -367,8 +447,15 @@ impl ConsumerThread {
         let offsets = self.ledger.to_commit(partitions);
         match self.settings.delivery {
             Delivery::AtLeastOnce => self.commits.begin(offsets),
-            // They were committed in the transaction that made their verdicts visible.
-            Delivery::ExactlyOnce => self.committed(&offsets),
+            // They were committed in the transaction that made their verdicts visible; but no verdict tells the end of
+            // a range.
+            Delivery::ExactlyOnce => {
+                let is_end =
+                    |due: &Due| self.bounded.as_ref().is_some_and(|bounded| bounded.is_end(due.partition, due.next.0));
+                let (ends, rest): (Vec<_>, Vec<_>) = offsets.into_iter().partition(is_end);
+                self.committed(&rest);
+                self.commits.begin(ends);
+            }
         }
     }
 
@@ -416,4 +503,9 @@ impl ConsumerThread {
         self.forget(&partitions);
         self.consumer.context().attended.store(false, Ordering::Release);
     }
+}
+
+/// Whether a record is to be judged: in a bounded reading, only one of the range.
+fn takes(bounded: &mut Option<Bounded>, message: &BorrowedMessage<'_>) -> bool {
+    bounded.as_mut().is_none_or(|bounded| bounded.takes(message.partition(), message.offset()))
 }

@@ -12,6 +12,7 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use tracing::{info, warn};
 
 use super::ledger::Ledger;
+use super::mark::END;
 use crate::evidence::link::Head;
 use crate::receipt::{NextOffset, Partition};
 
@@ -20,18 +21,20 @@ const REQUEST: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 const LINK: &str = "link";
 
-/// Adds a partition's next offset to a list that is to be committed.
+/// Adds a partition's next offset to a list that is to be committed, with its chain's head and the end of its range, as far
+/// as it has them.
 pub(super) fn add(
     list: &mut TopicPartitionList,
     topic: &str,
     partition: Partition,
     next: NextOffset,
-    head: Option<&Head>,
+    (head, end): (Option<&Head>, Option<i64>),
 ) -> KafkaResult<()> {
     let mut element = list.add_partition(topic, partition);
     element.set_offset(Offset::Offset(next.0))?;
-    if let Some(head) = head {
-        element.set_metadata(format!("{LINK}={head}"));
+    let pairs = [head.map(|head| format!("{LINK}={head}")), end.map(|end| format!("{END}={end}"))];
+    if pairs.iter().any(Option::is_some) {
+        element.set_metadata(pairs.into_iter().flatten().collect::<Vec<_>>().join(";"));
     }
     Ok(())
 }

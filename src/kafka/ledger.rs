@@ -59,6 +59,8 @@ struct Account {
     /// As of the next offset.
     head: Option<Head>,
     committed: Option<NextOffset>,
+    /// Nothing before it is to be delivered any more.
+    end: Option<NextOffset>,
     in_flight: usize,
     moved: Instant,
 }
@@ -124,6 +126,14 @@ impl Ledger {
         Settled::Counted
     }
 
+    /// Everything of the partition before `end` was delivered: once that is finished, so is all before `end`, which is to be
+    /// committed whatever was before.
+    pub fn close(&mut self, partition: Partition, end: NextOffset) {
+        let Some(account) = self.partitions.get_mut(&partition) else { return };
+        (account.end, account.committed) = (Some(end), None);
+        account.move_to_end();
+    }
+
     /// Next offsets that moved since they were last committed.
     pub fn to_commit(&self, partitions: &[Partition]) -> Vec<Due> {
         partitions
@@ -184,6 +194,7 @@ impl Account {
             next: None,
             head: None,
             committed: None,
+            end: None,
             in_flight: 0,
             moved: now,
         }
@@ -200,6 +211,13 @@ impl Account {
             }
             self.first += 1;
             self.moved = now;
+        }
+        self.move_to_end();
+    }
+
+    fn move_to_end(&mut self) {
+        if self.window.is_empty() {
+            self.next = self.next.max(self.end);
         }
     }
 }
@@ -260,6 +278,23 @@ mod tests {
         let _ = ledger.settle(first, now);
         let _ = ledger.settle(second, now);
         assert_eq!(ledger.to_commit(&[0]), due(91));
+    }
+
+    #[test]
+    fn a_closed_partition_is_finished_to_its_end_once_all_of_it_is() {
+        let now = Instant::now();
+        let mut ledger = ledger(now);
+        let first = ledger.deliver(0, Offset(5), now).unwrap();
+        let second = ledger.deliver(0, Offset(6), now).unwrap();
+        let _ = ledger.settle(second, now);
+        ledger.close(0, NextOffset(12));
+        ledger.close(1, NextOffset(3));
+        let due = |ledger: &Ledger| {
+            ledger.to_commit(&[0, 1]).iter().map(|due| (due.partition, due.next.0)).collect::<Vec<_>>()
+        };
+        assert_eq!(due(&ledger), [(1, 3)]);
+        let _ = ledger.settle(first, now);
+        assert_eq!(due(&ledger), [(0, 12), (1, 3)]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
 
 use super::events::Context;
+use super::mark::Ends;
 use crate::receipt::{Epoch, Partition, Receipt};
 
 /// Partitions owned now, each with the epoch of its assignment.
@@ -19,6 +20,8 @@ pub(super) struct Owned(BTreeMap<Partition, Epoch>);
 /// The consumer's side and the transactor's side of one membership.
 pub(super) struct Membership {
     owned: Mutex<Owned>,
+    /// Of a bounded reading; every commit says them on.
+    pub(super) ends: Arc<Ends>,
     consumer: Weak<BaseConsumer<Context>>,
 }
 
@@ -31,7 +34,7 @@ impl Owned {
 
 impl Membership {
     pub(super) fn new(consumer: &Arc<BaseConsumer<Context>>) -> Self {
-        Self { owned: Mutex::default(), consumer: Arc::downgrade(consumer) }
+        Self { owned: Mutex::default(), ends: Arc::default(), consumer: Arc::downgrade(consumer) }
     }
 
     /// Waits for a transaction that is under way.

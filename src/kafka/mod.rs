@@ -3,6 +3,7 @@
 
 pub mod aside;
 mod bounded;
+pub mod bounds;
 mod chains;
 mod checkpoints;
 pub mod cleanup;
@@ -15,8 +16,10 @@ mod heads;
 mod intake;
 mod lag;
 pub mod ledger;
+pub mod mark;
 mod membership;
 mod permits;
+pub mod place;
 pub mod probe;
 pub mod publisher;
 pub mod range;

@@ -88,6 +88,12 @@ impl Publisher {
         Ok(Self { way, chains: settings.evidence.chain.then(Chains::default), reports })
     }
 
+    /// Publishes at least once what comes from no topic: there are no offsets that a transaction, or a chain, could hold to.
+    pub fn of_records(settings: &KafkaSettings, metrics: &Metrics) -> Result<Self, Fatal> {
+        let (to, reports) = mpsc::unbounded_channel();
+        Ok(Self { way: Way::AtLeastOnce(Producer::connect(settings, to, metrics)?), chains: None, reports })
+    }
+
     /// Takes the finished post over, in the order of calls; the receipt comes back by [`Publisher::reports`].
     pub async fn publish(
         &mut self,

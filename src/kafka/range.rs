@@ -210,7 +210,7 @@ impl Record<'_> {
 
 /// Reads topics, one at a time.
 pub struct Reader {
-    consumer: BaseConsumer<Listener>,
+    pub(super) consumer: BaseConsumer<Listener>,
     /// Asks for the high watermark, which a client that reads committed records is not told.
     beyond: BaseConsumer,
 }
@@ -420,7 +420,7 @@ fn offsets(
     Ok(offsets)
 }
 
-fn refused(topic: &str, what: &'static str, error: &KafkaError) -> ReadError {
+pub(super) fn refused(topic: &str, what: &'static str, error: &KafkaError) -> ReadError {
     let cause = match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::TopicAuthorizationFailed) => format!("{error} (grant Read and Describe on it)"),
         Some(RDKafkaErrorCode::GroupAuthorizationFailed) => format!("{error} (grant Describe on kafka.group)"),

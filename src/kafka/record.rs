@@ -16,6 +16,9 @@ use crate::receipt::{Headers, Original};
 use crate::rejection::{DeadLetterHeaders, Rejected};
 use crate::telemetry::trace::OpenSpan;
 
+/// Names the replay that wrote a record.
+const REPLAY_ID: &str = "moderato.replay_id";
+
 /// What a record becomes on its way out.
 #[derive(Debug)]
 pub enum Outgoing {
@@ -67,6 +70,7 @@ pub(super) struct Topics {
     dead_letters: Arc<str>,
     flagged: Option<Arc<str>>,
     group: Arc<str>,
+    replay: Option<Arc<str>>,
 }
 
 /// One record, ready to be sent; it borrows from what it was made of.
@@ -88,6 +92,7 @@ impl Topics {
             dead_letters: settings.dead_letters.as_str().into(),
             flagged: settings.flagged.as_deref().map(Into::into),
             group: settings.group.as_str().into(),
+            replay: settings.replay.clone(),
         }
     }
 
@@ -106,9 +111,18 @@ impl Topics {
             }
             record.span = OpenSpan::send(record.topic, &original.span);
             let context = record.span.context().or(original.span.context());
-            record.headers = trace::inject(std::mem::take(&mut record.headers), context);
+            let headers = self.replayed(std::mem::take(&mut record.headers));
+            record.headers = trace::inject(headers, context);
         }
         records
+    }
+
+    /// Whoever reads a record of a replay can tell.
+    fn replayed(&self, headers: OwnedHeaders) -> OwnedHeaders {
+        match &self.replay {
+            Some(id) => text(text(headers, "moderato.mode", "replay"), REPLAY_ID, id),
+            None => headers,
+        }
     }
 
     /// The topic of a destination.

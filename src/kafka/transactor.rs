@@ -190,7 +190,8 @@ impl Transactor {
         let mut list = TopicPartitionList::with_capacity(last.len());
         for (partition, receipt) in last {
             let (next, head) = (receipt.offset().next(), receipt.head());
-            heads::add(&mut list, &self.settings.posts, partition, next, head.as_ref())?;
+            let end = self.membership.ends.of(partition);
+            heads::add(&mut list, &self.settings.posts, partition, next, (head.as_ref(), end))?;
         }
         Ok(list)
     }

@@ -20,6 +20,7 @@ use crate::pipeline::judge::Judge;
 use crate::pipeline::notes::Notes;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::quotas::Quotas;
+use crate::pipeline::replayed::Replayed;
 use crate::pipeline::sequencer::Sequencer;
 use crate::pipeline::shadow::Tap;
 use crate::pipeline::tally::{Tally, add};
@@ -58,6 +59,8 @@ pub struct Parts {
     pub quotas: Quotas,
     /// Where a shadow has its share.
     pub tap: Option<Tap>,
+    /// The account of a replay, if this is one.
+    pub replayed: Option<Arc<Replayed>>,
 }
 
 /// Makes what is published: one kind for all posts of a worker.
@@ -97,6 +100,13 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
                 }
                 forget_deleted(&parts.cache, &ready).await;
                 for item in ready.drain(..) {
+                    let item = match item {
+                        Finished::PassedOver(envelope) => {
+                            parts.pass_over(envelope);
+                            continue;
+                        }
+                        item => item,
+                    };
                     let (outgoing, Envelope { receipt, original, .. }) = parts.conclude(item)?;
                     fault::reach(Point::BeforeProduce);
                     let tripped = guard(&mut circuit, &outgoing, original.partition);
@@ -131,6 +141,13 @@ impl Parts {
         let _ = self.settled.send(receipt);
     }
 
+    fn pass_over(&self, Envelope { receipt, .. }: Envelope<()>) {
+        if let Some(replayed) = &self.replayed {
+            replayed.passed_over();
+        }
+        self.settle(receipt);
+    }
+
     /// What is concluded from here on is concluded under this policy.
     fn come_into_force(&mut self, policy: Policy) {
         if let Maker::Judge(judge) = &mut self.maker {
@@ -158,7 +175,7 @@ impl Parts {
                 let reason = rejected.reason.code();
                 (Outgoing::DeadLetter(rejected), self.processed(envelope, Some(reason)))
             }
-            Finished::Tombstone(envelope) => {
+            Finished::Tombstone(envelope) | Finished::PassedOver(envelope) => {
                 add(&self.tally.tombstones, 1);
                 (Outgoing::Tombstone, self.processed(envelope, None))
             }
@@ -209,6 +226,9 @@ impl Parts {
                 ]);
                 if let Some(tap) = &self.tap {
                     tap.offer(&verdict.subject, &judged.original, label, called_for);
+                }
+                if let Some(replayed) = &self.replayed {
+                    replayed.judged(&judged.original, &verdict);
                 }
                 let event = encode(&verdict, self.format)?;
                 Ok(Outgoing::Verdict { event, verdict_id: verdict.id.into_owned(), flagged: action != Action::Allow })

@@ -16,8 +16,8 @@ use crate::pipeline::{Judged, TokenizedPost};
 use crate::policy::Policy;
 use crate::receipt::{Envelope, Original};
 use crate::verdict::{
-    Answer, Conditions, Fingerprint, InputRef, Keyring, ModelRef, PolicyRef, Revisions, Security, SourceRef, Timing,
-    VerdictData, VerdictV1, text_sha256, verdict_id,
+    Answer, Conditions, Fingerprint, InputRef, Keyring, ModelRef, PolicyRef, Replay, Revisions, Security, SourceRef,
+    Timing, VerdictData, VerdictV1, text_sha256, verdict_id,
 };
 
 /// The policy in force and what is known about the model.
@@ -31,6 +31,7 @@ pub struct Judge {
     matches_model: bool,
     prompt_tokens: usize,
     source: String,
+    replay: Option<Arc<str>>,
 }
 
 struct ModelTemplate {
@@ -80,7 +81,22 @@ impl Judge {
         let matches_model = model.matches(&policy);
         let policy_ref = reference(&policy);
         let source = format!("urn:moderato:{pool}");
-        Self { policy, policy_ref, model, keyring, matches_model, prompt_tokens: info.prompt_tokens, source }
+        Self {
+            policy,
+            policy_ref,
+            model,
+            keyring,
+            matches_model,
+            prompt_tokens: info.prompt_tokens,
+            source,
+            replay: None,
+        }
+    }
+
+    /// Every verdict says which replay it is of, if it is of one.
+    #[must_use]
+    pub fn of_replay(self, replay: Option<Arc<str>>) -> Self {
+        Self { replay, ..self }
     }
 
     /// Another policy with the same prompt and labels comes into force.
@@ -131,6 +147,7 @@ impl Judge {
                 input: self.input(judged, detected.as_deref()),
                 fingerprint: answer.conditions.as_deref().map(|conditions| self.fingerprint(conditions)),
                 security: row.tokens.normalised.as_deref().map(|changed| Security { text_normalised: *changed }),
+                replay: self.replay.as_deref().map(|id| Replay { id: id.into() }),
                 answered_by: *source,
                 timing_ms: Timing {
                     tokenise: millis(row.tokenise),

@@ -19,6 +19,7 @@ pub mod desk;
 pub mod draft;
 pub mod drift;
 pub mod elsewhere;
+pub mod filed;
 pub mod infer;
 pub mod judge;
 pub mod judgement;
@@ -26,6 +27,7 @@ pub mod notes;
 pub mod outlet;
 pub mod prepare;
 pub mod quotas;
+pub mod replayed;
 pub mod sequencer;
 pub mod shadow;
 pub mod tally;
@@ -54,6 +56,7 @@ use crate::pipeline::judge::Judge;
 use crate::pipeline::notes::Notes;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::quotas::Quotas;
+use crate::pipeline::replayed::Replayed;
 use crate::pipeline::shadow::Tap;
 use crate::pipeline::tally::Tally;
 use crate::pipeline::twins::Twins;
@@ -108,6 +111,8 @@ pub enum Finished {
     Rejected(Envelope<Rejected>),
     /// A deletion: nothing to judge.
     Tombstone(Envelope<()>),
+    /// A replay is not for it.
+    PassedOver(Envelope<()>),
 }
 
 impl Finished {
@@ -116,7 +121,7 @@ impl Finished {
         match self {
             Finished::Judged(envelope) => &envelope.receipt,
             Finished::Rejected(envelope) => &envelope.receipt,
-            Finished::Tombstone(envelope) => &envelope.receipt,
+            Finished::Tombstone(envelope) | Finished::PassedOver(envelope) => &envelope.receipt,
         }
     }
 }
@@ -173,6 +178,8 @@ pub struct Parts {
     pub policies: mpsc::Receiver<Policy>,
     /// Where a shadow has its share.
     pub tap: Option<Tap>,
+    /// The replay that this road is of, if it is.
+    pub replayed: Option<Arc<Replayed>>,
 }
 
 /// A running road: a source feeds `intake` and takes receipts back from `settled`.
@@ -206,7 +213,7 @@ enum Engine {
 
 /// Builds the road and starts its stages on the current runtime.
 pub fn build(parts: Parts) -> Result<Road, Fatal> {
-    let Parts { work, cache, outlet, format, registry, pool, limits, suspects, tally, policies, tap } = parts;
+    let Parts { work, cache, outlet, format, registry, pool, limits, suspects, tally, policies, tap, replayed } = parts;
     let quotas = match &work {
         Work::Judge { policy, .. } => {
             tally.drift.begin(policy.calibration.as_deref());
@@ -214,7 +221,8 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
         }
         Work::Draft { .. } => Quotas::default(),
     };
-    let Task { prompt, keyring, kind, rules, detect_language, maker, engine } = Task::of(work, pool);
+    let Task { prompt, keyring, kind, rules, detect_language, maker, engine } =
+        Task::of(work, pool, replayed.as_deref());
     let room = limits.max_in_flight;
     // Beyond the permits, in case a record that was fetched before a pause is handed out after it.
     let (intake, intake_rx) = mpsc::channel(room + 64);
@@ -235,6 +243,7 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
         kind,
         rules,
         detect_language,
+        replayed: replayed.clone(),
     };
     let conclude = conclude::Parts {
         maker,
@@ -247,6 +256,7 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
         policies,
         quotas,
         tap,
+        replayed,
     };
 
     let mut stages = JoinSet::new();
@@ -262,11 +272,12 @@ pub fn build(parts: Parts) -> Result<Road, Fatal> {
 }
 
 impl Task {
-    fn of(work: Work, pool: String) -> Self {
+    fn of(work: Work, pool: String, replayed: Option<&Replayed>) -> Self {
         match work {
             Work::Judge { model, policy } => {
                 let detect_language = !policy.languages.is_empty();
-                let judge = Judge::new(policy, &model.info, pool);
+                let judge =
+                    Judge::new(policy, &model.info, pool).of_replay(replayed.map(|replayed| replayed.id().clone()));
                 Self {
                     prompt: model.prompt.clone(),
                     keyring: judge.keyring(),

@@ -1,4 +1,4 @@
-//! Where finished posts go: the verdict and dead-letter topics, or lines on standard output.
+//! Where finished posts go: the verdict and dead-letter topics, or lines on standard output or in a file.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::error::Fatal;
 use crate::kafka::publisher::{Outgoing, Publisher, Report};
+use crate::pipeline::filed::Filed;
 use crate::pipeline::shadow::Comparison;
 use crate::receipt::{Original, Receipt};
 
@@ -16,6 +17,8 @@ pub enum Outlet {
     Kafka(Publisher),
     /// One line of JSON each.
     Lines(Lines),
+    /// The same, durable before it is settled.
+    File(Filed),
     /// Beside the road: compared, and published without waiting.
     Shadow(Comparison),
 }
@@ -33,8 +36,9 @@ impl Outlet {
             Outlet::Kafka(publisher) => publisher.publish(original, outgoing, receipt).await.map(|()| None),
             Outlet::Lines(lines) => match lines.write(&original, &outgoing) {
                 Ok(()) => Ok(Some(receipt)),
-                Err(error) => Err(Fatal::Output { cause: error.to_string() }),
+                Err(error) => Err(Fatal::Output { to: "standard output".to_owned(), cause: error.to_string() }),
             },
+            Outlet::File(filed) => filed.write(&original, &outgoing, receipt).map(|()| None),
             Outlet::Shadow(comparison) => {
                 comparison.take(&original, &outgoing);
                 Ok(Some(receipt))
@@ -46,6 +50,7 @@ impl Outlet {
     pub async fn reports(&mut self, reports: &mut Vec<Report>) -> usize {
         match self {
             Outlet::Kafka(publisher) => publisher.reports(reports).await,
+            Outlet::File(filed) => filed.reports(reports).await,
             Outlet::Lines(_) | Outlet::Shadow(_) => std::future::pending().await,
         }
     }

@@ -18,6 +18,7 @@ use crate::event::unframed;
 use crate::language;
 use crate::model::{Prompt, TokenizeError};
 use crate::pipeline::ask::{Asked, Asker, Rules};
+use crate::pipeline::replayed::Replayed;
 use crate::pipeline::twins::Twins;
 use crate::pipeline::{Finished, Judged, TokenizedPost, elsewhere};
 use crate::post;
@@ -59,6 +60,8 @@ pub struct Parts {
     pub rules: Option<Arc<Rules>>,
     /// Whether the policy asks for the language of a text.
     pub detect_language: bool,
+    /// Which posts are meant, in a replay.
+    pub replayed: Option<Arc<Replayed>>,
 }
 
 /// Where posts go from here.
@@ -207,6 +210,11 @@ enum Step {
 
 fn tokenise(parts: &Parts, record: Envelope<RawMessage>) -> Step {
     let original = record.original.clone();
+    if let Some(replayed) = &parts.replayed
+        && replayed.passes_over(original.value.as_deref(), parts.max_post_bytes)
+    {
+        return Step::Finished(Finished::PassedOver(record.with(())));
+    }
     let Some(bytes) = original.value.as_deref() else {
         return Step::Finished(Finished::Tombstone(record.with(())));
     };

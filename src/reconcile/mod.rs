@@ -6,22 +6,19 @@
 
 mod account;
 mod pages;
-mod place;
 mod report;
-
-use std::collections::BTreeMap;
 
 use crate::config::KafkaSettings;
 use crate::kafka::cleanup::is_compacted;
 use crate::kafka::dead_letter::{Coordinates, Kind, SOURCE};
+use crate::kafka::place::{Offsets, Range};
 use crate::kafka::range::{Extent, ReadError, Reader, Record, Span, Topic};
-use crate::receipt::Partition;
 
 use self::account::{Account, Entry, Outcome, Why};
-pub use self::place::{Place, time};
 pub use self::report::{
     At, Duplicate, Findings, Missing, OutputReport, RangeReport, ReconcileV1, RetentionGap, Stranger,
 };
+pub use crate::kafka::place::{Place, time};
 
 /// What is asked for.
 pub struct Request {
@@ -48,8 +45,16 @@ pub fn reconcile(
         reader.extents(*topic)?; // One that is not there is told before anything long begins.
     }
     let extents = reader.extents(posts)?;
-    let range = Range { reader: &reader, topic: posts.name, extents: &extents };
-    let (spans, committed) = range.resolve(request, &settings.group)?;
+    let committed = reader.committed(posts.name, &extents)?;
+    let (topic, group) = (posts.name, settings.group.as_str());
+    let range = Range { reader: &reader, topic, extents: &extents, group, committed: &committed };
+    // What a partition ends at that `--to` says nothing of: what the group has committed, nothing if it has not.
+    let unsaid = matches!(request.to, Place::Committed | Place::Offsets(_));
+    let usual = |extent: &Extent| match unsaid {
+        true => committed.get(&extent.partition).copied().unwrap_or(0),
+        false => extent.stable,
+    };
+    let spans = range.spans(&request.from, &request.to, usual)?;
 
     let mut clerk = Clerk::new(settings, request, is_compacted(settings, posts.name));
     clerk.open(&spans, &committed);
@@ -100,75 +105,6 @@ fn outputs(settings: &KafkaSettings) -> Vec<(Topic<'_>, Role)> {
     let flagged = settings.flagged.iter();
     outputs.extend(flagged.map(|name| (Topic { key: "kafka.topics.flagged", name }, Role::Flagged)));
     outputs
-}
-
-/// The input topic, to be cut to what is asked for.
-struct Range<'a> {
-    reader: &'a Reader,
-    topic: &'a str,
-    extents: &'a [Extent],
-}
-
-type Offsets = BTreeMap<Partition, i64>;
-
-impl Range<'_> {
-    fn resolve(&self, request: &Request, group: &str) -> Result<(Vec<Span>, Offsets), ReadError> {
-        let committed = self.reader.committed(self.topic, self.extents)?;
-        let from = self.offsets(&request.from, "--from", &committed)?;
-        let to = self.offsets(&request.to, "--to", &committed)?;
-        let any = self.extents.iter().any(|extent| extent.low < extent.stable);
-        if request.to == Place::Committed && committed.is_empty() && any {
-            return Err(ReadError::Asked(format!(
-                "group `{group}` has committed nothing of `{}`: mend kafka.group, or say --to end",
-                self.topic
-            )));
-        }
-        let span = |extent: &Extent| {
-            let partition = extent.partition;
-            let start = from.get(&partition).map_or(extent.low, |from| (*from).max(extent.low));
-            // Without an offset to end at, `committed` means that nothing is finished; every other place means the end.
-            let usual = if to_is_committed(&request.to) {
-                committed.get(&partition).copied().unwrap_or(0)
-            } else {
-                extent.stable
-            };
-            let end = to.get(&partition).copied().unwrap_or(usual).min(extent.stable).max(start);
-            Span { partition, start, end }
-        };
-        Ok((self.extents.iter().map(span).collect(), committed))
-    }
-
-    /// The place in each partition; one that has none is left out.
-    fn offsets(&self, place: &Place, flag: &str, committed: &Offsets) -> Result<Offsets, ReadError> {
-        Ok(match place {
-            Place::Beginning => self.extents.iter().map(|extent| (extent.partition, extent.low)).collect(),
-            Place::End => self.extents.iter().map(|extent| (extent.partition, extent.stable)).collect(),
-            Place::Committed => committed.clone(),
-            Place::Time(ms) => {
-                let found = self.reader.at_time(self.topic, self.extents, *ms)?;
-                let at = |extent: &Extent| {
-                    (extent.partition, found.get(&extent.partition).copied().unwrap_or(extent.stable))
-                };
-                self.extents.iter().map(at).collect()
-            }
-            Place::Offsets(offsets) => {
-                let known = |partition: &Partition| self.extents.iter().any(|extent| extent.partition == *partition);
-                if let Some(unknown) = offsets.keys().find(|partition| !known(partition)) {
-                    return Err(ReadError::Asked(format!(
-                        "{flag}: `{}` has no partition {unknown}; it has {}",
-                        self.topic,
-                        self.extents.len()
-                    )));
-                }
-                offsets.clone()
-            }
-        })
-    }
-}
-
-/// Whether a partition that `--to` says nothing of ends at what the group has committed.
-fn to_is_committed(to: &Place) -> bool {
-    matches!(to, Place::Committed | Place::Offsets(_))
 }
 
 /// What retention took: of offsets that were asked for by number, and of those that the group had not finished.

@@ -120,6 +120,9 @@ pub struct VerdictData<'a> {
     /// What was done to the text before the model read it; left out where nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<Security>,
+    /// The replay that this verdict is of; left out of live verdicts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay<'a>>,
     /// Where the answer came from.
     pub answered_by: Source,
     /// Milliseconds spent on this post.
@@ -208,6 +211,13 @@ impl ActionReason {
             ActionReason::Quota => "quota",
         }
     }
+}
+
+/// A post was judged again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Replay<'a> {
+    /// Which replay.
+    pub id: Cow<'a, str>,
 }
 
 /// Defences that a post set off.

@@ -1,0 +1,81 @@
+//! What a replay reads from files: posts, and the ids of those that are meant.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Sender, bounded};
+
+use crate::error::Fatal;
+use crate::files::{self, FileError, Row};
+use crate::pipeline::filed::Written;
+use crate::receipt::{Headers, Offset, Original};
+use crate::telemetry::trace::PostSpan;
+
+/// Records that are read ahead.
+const AHEAD: usize = 64;
+
+type Records = Box<dyn Iterator<Item = Result<Original, Fatal>> + Send>;
+
+/// The ids in a file, one a line.
+pub(super) fn ids(path: &Path) -> Result<HashSet<String>, String> {
+    let told = |why: &dyn std::fmt::Display| format!("--ids: {}: {why}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| told(&error))?;
+    let ids: HashSet<String> = text.lines().map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect();
+    if ids.is_empty() { Err(told(&"holds no id; write one a line")) } else { Ok(ids) }
+}
+
+/// The records of a file or a folder that are not written yet. One that says where it stood keeps its coordinates; any
+/// other has the input's name and its number in it.
+pub(super) fn records(path: &Path, written: Option<Written>) -> Result<Records, String> {
+    if path != Path::new("-") {
+        files::listed(path).map_err(|error| error.to_string())?;
+    }
+    let (to, records) = bounded(AHEAD);
+    let path = path.to_owned();
+    let spawned = thread::Builder::new().name("input".to_owned()).spawn(move || read(&path, written.as_ref(), &to));
+    spawned.map_err(|error| error.to_string())?;
+    Ok(Box::new(records.into_iter()))
+}
+
+/// Why the reading ended early.
+enum Ended {
+    File(FileError),
+    /// Nobody wants more.
+    Enough,
+}
+
+impl From<FileError> for Ended {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
+fn read(path: &Path, written: Option<&Written>, to: &Sender<Result<Original, Fatal>>) {
+    let name: Arc<str> = path.file_name().map_or_else(|| "stdin".into(), |name| name.to_string_lossy().into());
+    let mut number = 0;
+    let outcome = files::records(path, |_, row| {
+        let original = original(row, &name, number);
+        number += 1;
+        let Original { topic, partition, offset, .. } = &original;
+        match written {
+            Some(written) if written.has(topic, *partition, offset.0) => Ok(()),
+            _ => to.send(Ok(original)).map_err(|_| Ended::Enough),
+        }
+    });
+    if let Err(Ended::File(error)) = outcome {
+        // Nobody wants it where nobody is left.
+        let _ = to.send(Err(Fatal::Input { cause: error.to_string() }));
+    }
+}
+
+fn original(row: Row, name: &Arc<str>, number: i64) -> Original {
+    let Row { key, topic, partition, offset, timestamp_ms, value, .. } = row;
+    let (topic, partition, offset) = match (topic, partition, offset) {
+        (Some(topic), Some(partition), Some(offset)) => (topic.into(), partition, offset),
+        _ => (name.clone(), 0, number),
+    };
+    let (offset, headers, span) = (Offset(offset), Headers::default(), PostSpan::default());
+    Original { topic, partition, offset, timestamp_ms, key, value, headers, span }
+}
