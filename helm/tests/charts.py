@@ -76,11 +76,18 @@ def workloads(objects):
 
 
 def pods(objects):
-    """(name, pod spec) of everything that runs, the pods of `helm test` included."""
+    """(name, pod spec) of everything that runs, replays and the pods of `helm test` included."""
     for item in workloads(objects):
         yield item["metadata"]["name"], item["spec"]["template"]["spec"]
+    for item in of_kind(objects, "Job", "CronJob"):
+        yield item["metadata"]["name"], job(item)["template"]["spec"]
     for item in of_kind(objects, "Pod"):
         yield item["metadata"]["name"], item["spec"]
+
+
+def job(item):
+    """The spec of a Job, or of those that a CronJob makes."""
+    return item["spec"]["jobTemplate"]["spec"] if item["kind"] == "CronJob" else item["spec"]
 
 
 def containers(objects):

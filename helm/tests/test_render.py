@@ -135,9 +135,9 @@ def test_a_changed_configuration_restarts_pods_and_a_changed_policy_does_not():
 
 
 def test_switched_off_there_is_nothing_of_a_pool():
-    both_off = {"classify": {"enabled": False}, "draftNote": {"enabled": False}}
-    assert {item["kind"] for item in render("classify-and-draft", both_off)} == set()
-    names = [item["metadata"]["name"] for item in render("classify-and-draft", {"classify": {"enabled": False}})]
+    off = {"classify": {"enabled": False}, "replay": {"enabled": False}}
+    assert {item["kind"] for item in render("classify-and-draft", {**off, "draftNote": {"enabled": False}})} == set()
+    names = [item["metadata"]["name"] for item in render("classify-and-draft", off)]
     assert names and all("draft-note" in name for name in names)
 
 

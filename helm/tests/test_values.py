@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import yaml
-from charts import CHART, ROOT, config, containers, of_kind, only, refusal, render, workloads
+from charts import CHART, ROOT, config, containers, job, of_kind, only, refusal, render, workloads
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
@@ -273,3 +273,42 @@ def test_no_secret_is_made_and_none_lies_in_a_configmap():
 def test_long_names_fit():
     for item in render("classify-and-draft", {"fullnameOverride": "a" * 63}):
         assert len(item["metadata"]["name"]) <= 63
+
+
+def test_a_replay_judges_with_the_pool_s_configuration_under_its_job_s_name():
+    item = only(render("classify-and-draft"), "Job")
+    (container,) = job(item)["template"]["spec"]["containers"]
+    assert item["metadata"]["name"] == "rel-moderato-classify-replay-october"
+    assert [*container["command"], *container["args"]] == [
+        "moderato", "replay", "-c", "/etc/moderato/config/moderato.yaml", "--id=$(REPLAY_ID)", "--progress=json",
+        "--from=2026-10-01T00:00:00Z", "--to=2026-11-01T00:00:00Z",
+    ]
+    env = {entry["name"]: entry for entry in container["env"]}
+    assert env["REPLAY_ID"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['batch.kubernetes.io/job-name']"
+    assert not {"livenessProbe", "readinessProbe", "startupProbe"} & set(container)
+
+
+def test_a_replay_that_cannot_end_otherwise_is_not_tried_again():
+    item = only(render("everything-on"), "CronJob")
+    (ended, drained) = job(item)["podFailurePolicy"]["rules"]
+    assert (ended["action"], ended["onExitCodes"]["values"]) == ("FailJob", [2, 3])
+    assert drained["action"] == "Ignore"
+    assert job(item)["template"]["spec"]["restartPolicy"] == "Never"
+    assert item["spec"]["concurrencyPolicy"] == "Forbid"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "october"}, "classify.config.kafka.topics.audit: is required for replay"),
+        ({"name": "October!"}, "/replay/name"),
+        ({"name": "october", "parallelism": 0}, "/replay/parallelism"),
+    ],
+)
+def test_a_replay_that_cannot_work_is_refused_with_its_key(values, message):
+    assert message in refusal("minimal", {"replay": {"enabled": True, **values}})
+
+
+def test_a_job_without_a_name_is_refused():
+    values = {"replay": {"enabled": True}, "classify": {"config": {"kafka": {"topics": {"audit": "audit"}}}}}
+    assert "replay.name: is required without a schedule" in refusal("minimal", values)

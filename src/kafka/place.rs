@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use super::range::{Extent, ReadError, Reader, Span};
+use crate::config;
 use crate::receipt::Partition;
 
 /// An offset of each partition.
@@ -24,10 +25,17 @@ pub enum Place {
     Offsets(BTreeMap<Partition, i64>),
 }
 
-/// A time as RFC 3339, in milliseconds since the Unix epoch.
+/// A time as RFC 3339, or as a duration that long ago, in milliseconds since the Unix epoch.
 pub fn time(text: &str) -> Result<i64, String> {
-    let parsed = text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_millisecond);
-    parsed.map_err(|_| format!("`{text}` is not a time, such as 2026-11-22T10:00:00Z"))
+    let parsed = text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_millisecond).ok();
+    parsed.or_else(|| ago(text, jiff::Timestamp::now().as_millisecond())).ok_or_else(|| {
+        format!("`{text}` is not a time, such as 2026-11-22T10:00:00Z, nor how long ago, such as 24h or 7d")
+    })
+}
+
+fn ago(text: &str, now: i64) -> Option<i64> {
+    let before = i64::try_from(config::duration(text)?.as_millis()).ok()?;
+    now.checked_sub(before)
 }
 
 impl FromStr for Place {
@@ -42,7 +50,7 @@ impl FromStr for Place {
                 Some(offsets) => Ok(Self::Offsets(offsets)),
                 None => time(text).map(Self::Time).map_err(|_| {
                     format!(
-                        "`{text}` is no place: beginning, end, committed, a time such as 2026-11-22T10:00:00Z, or PARTITION:OFFSET,... such as 0:1500,1:1400"
+                        "`{text}` is no place: beginning, end, committed, a time such as 2026-11-22T10:00:00Z or how long ago such as 24h, or PARTITION:OFFSET,... such as 0:1500,1:1400"
                     )
                 }),
             },
@@ -130,7 +138,10 @@ mod tests {
         assert_eq!(place("end"), Ok(Place::End));
         assert_eq!(place("2026-11-22T10:00:00Z"), Ok(Place::Time(1_795_341_600_000)));
         assert_eq!(place("0:15, 2:7"), Ok(Place::Offsets([(0, 15), (2, 7)].into())));
-        for wrong in ["", "yesterday", "0:-1", "0:1,x", "15", "2026-11-22"] {
+        assert_eq!((ago("24h", 86_400_001), ago("1d", 86_400_001)), (Some(1), Some(1)));
+        let before = jiff::Timestamp::now().as_millisecond();
+        assert!(matches!(place("1h"), Ok(Place::Time(at)) if (before - 3_600_000..=before).contains(&at)));
+        for wrong in ["", "yesterday", "-1h", "0:-1", "0:1,x", "15", "2026-11-22"] {
             assert!(place(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,4 +1,4 @@
-{{/* Pod spec of a workload. Takes root, w and verb: `run`, or `check` for `helm test`. */}}
+{{/* Pod spec of a workload. Takes root, w, verb (`run`, `check` for `helm test`, or `replay`) and further arguments. */}}
 {{- define "moderato.pod" -}}
 {{- $root := .root -}}
 {{- $w := .w -}}
@@ -10,9 +10,10 @@ automountServiceAccountToken: false
 serviceAccountName: {{ . }}
 {{- end }}
 enableServiceLinks: false
-{{- if $run }}
+{{- if ne .verb "check" }}
 terminationGracePeriodSeconds: {{ add 20 (include "moderato.seconds" (dict "key" (printf "%s.config.shutdown.grace" $w.key) "text" (dig "shutdown" "grace" "30s" $w.config))) }}
-{{- else }}
+{{- end }}
+{{- if not $run }}
 restartPolicy: Never
 {{- end }}
 {{- with $worker.imagePullSecrets }}
@@ -83,10 +84,14 @@ containers:
     image: {{ include "moderato.image" (dict "root" $root "worker" $worker "key" $w.key) }}
     imagePullPolicy: {{ $worker.image.pullPolicy }}
     command: [moderato]
-    args: [{{ .verb }}, -c, /etc/moderato/config/moderato.yaml{{ if not $run }}, --wait={{ include "moderato.startupSeconds" $w }}s{{ end }}]
+    args: {{ concat (list .verb "-c" "/etc/moderato/config/moderato.yaml") (default list .arguments) | toJson }}
     env:
       - name: POD_NAME
         valueFrom: {fieldRef: {fieldPath: metadata.name}}
+      {{- if eq .verb "replay" }}
+      - name: REPLAY_ID
+        valueFrom: {fieldRef: {fieldPath: "metadata.labels['batch.kubernetes.io/job-name']"}}
+      {{- end }}
       {{- if and $worker.staticMembership $run }}
       - {name: MODERATO__KAFKA__OPTIONS__GROUP_INSTANCE_ID, value: $(POD_NAME)}
       {{- end }}

@@ -33,7 +33,7 @@ const TURN: Duration = Duration::from_millis(100);
 ///
 /// The range is fixed when the replay begins. Progress is kept by a consumer group of its own: begun again with the same
 /// --id, it goes on with exactly what is left, and several processes with the same --id share the partitions. A place is
-/// `beginning`, `end`, `committed` (by the live group), a time (2026-11-22T10:00:00Z: the first record of that time or later),
+/// `beginning`, `end`, `committed` (by the live group), a time (2026-11-22T10:00:00Z, or 24h: that long ago; the first record of that time or later),
 /// or offsets (0:1500,1:1400: of these partitions; the others as if nothing were said).
 #[derive(Debug, Args)]
 #[command(
