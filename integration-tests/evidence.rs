@@ -124,6 +124,8 @@ fn workers_that_are_killed_begin_again_and_share_leave_one_chain_for_each_partit
         let steady = worker("steady");
         eventually("both take part", PATIENCE, || kafka.members(&pool.group), |members| *members == 2);
         judged(600);
+        // Whoever dies before its first commit of a partition leaves no head there: the next begins a chain anew.
+        eventually("each chain's head is committed", PATIENCE, || pool.committed().len(), |seen| *seen == 4);
         victim.kill9();
         let again = worker("victim");
         pool.post(posts("after", 1000));

@@ -21,6 +21,8 @@ const CALL: Duration = Duration::from_secs(2);
 const SERVE: Duration = Duration::from_millis(1);
 /// Longest wait for the broker at start, and for an earlier transaction to end.
 const CONNECTING: Duration = Duration::from_secs(60);
+/// How long the cause may be awaited once a record was dropped for it.
+const CAUSE: Duration = Duration::from_secs(1);
 /// What librdkafka's mock cluster calls itself.
 const MOCK: &str = "mockCluster";
 
@@ -89,10 +91,14 @@ impl<T: Copy + Send + Sync + 'static> Transactions<T> {
             enqueued.map_err(|error| self.unsent(name, error))?;
             sent += 1;
         }
+        let mut cause_by = None;
         loop {
             let (reported, failed) = self.producer.context().seen();
             if let Some((name, error)) = failed {
-                return Err(self.unsent(name, error));
+                let cause_by = *cause_by.get_or_insert_with(|| Instant::now() + CAUSE);
+                if !is_echo(&error) || reported >= sent || Instant::now() >= cause_by {
+                    return Err(self.unsent(name, error));
+                }
             }
             if reported >= sent {
                 return Ok(());
@@ -168,13 +174,11 @@ impl<T: Copy + Send + Sync + 'static> Transactions<T> {
         }
     }
 
-    /// A record that was dropped because the transaction is broken is not at fault itself.
     fn unsent(&self, name: T, error: KafkaError) -> Broken<T> {
-        use RDKafkaErrorCode::{Fatal, PurgeInflight, PurgeQueue, State};
         match error.rdkafka_error_code() {
             Some(code) if fencing(code) => Broken::Fenced,
-            Some(Fatal) => self.fenced_or_lost(error.to_string()),
-            Some(PurgeInflight | PurgeQueue | State) => Broken::Abort(error.to_string()),
+            Some(RDKafkaErrorCode::Fatal) => self.fenced_or_lost(error.to_string()),
+            _ if is_echo(&error) => Broken::Abort(error.to_string()),
             _ => Broken::Refused(name, error),
         }
     }
@@ -186,6 +190,12 @@ impl<T: Copy + Send + Sync + 'static> Transactions<T> {
             None => Broken::Lost(said),
         }
     }
+}
+
+/// A record that was dropped because the transaction is broken is not at fault itself.
+fn is_echo(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{PurgeInflight, PurgeQueue, State};
+    matches!(error.rdkafka_error_code(), Some(PurgeInflight | PurgeQueue | State))
 }
 
 fn fencing(code: RDKafkaErrorCode) -> bool {
@@ -247,8 +257,10 @@ impl<T: Copy + Send + Sync + 'static> ProducerContext for Reports<T> {
         }
         seen.reported += 1;
         if let Err((error, _)) = result {
-            // The first one is the cause; those after it follow from it.
-            seen.failed.get_or_insert((sent.name, error.clone()));
+            // The first that is no echo is the cause; those after it follow from it.
+            if seen.failed.as_ref().is_none_or(|(_, first)| is_echo(first)) {
+                seen.failed = Some((sent.name, error.clone()));
+            }
         }
     }
 }
