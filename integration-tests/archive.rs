@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use moderato::event;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -150,6 +151,39 @@ fn duckdb_counts_in_the_archive_by_day_and_label_what_stands_on_the_topic() {
     assert_eq!(archive.manifest()["log"][0]["statement"]["what"]["archived"]["retention_class"], "appeals");
     let (said, exit) = archive.verb("verify", &[]);
     assert!(exit == Some(0) && said.contains("whole: every row is what was archived"), "{said}");
+}
+
+#[test]
+fn a_verdict_is_archived_whole_and_erased_by_its_post_however_it_was_published() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 1);
+    let archive = Archive::of(&pool);
+    pool.post(posts("p", 6));
+    let worker = pool.setup().set("kafka.cloudevents", "binary").start();
+    let binary = pool.verdicts_of_all();
+    worker.stop();
+    let whole = binary.iter().map(|record| {
+        let json = event::json(record.value.as_deref().unwrap(), |name| record.header(name)).unwrap();
+        String::from_utf8(json.into_owned()).unwrap()
+    });
+    let whole: Vec<String> = whole.collect();
+    // Bytes of a schema's id need be no text.
+    let behind_an_id = |json: &String| Outgoing::new([&[0, 0x80, 0, 0, 1], json.as_bytes()].concat());
+    kafka.produce(&pool.verdicts, whole.iter().map(behind_an_id));
+
+    let (said, exit) = archive.run(&[]);
+
+    assert!(exit == Some(0) && said.starts_with("12 rows in 1 new files"), "{said}");
+    let rows = archive.query("SELECT value, post_id, label FROM verdicts ORDER BY \"offset\"");
+    for (row, json) in rows.iter().zip(whole.iter().chain(&whole)) {
+        let event: Value = serde_json::from_str(json).unwrap();
+        assert_eq!((&row[0], &row[1]), (&json!(json), &event["subject"]));
+        assert_eq!(row[2], event["data"]["verdict"]["label"]);
+    }
+    let (said, exit) = archive.verb("erase", &["--post-id", "p-4"]);
+    assert!(exit == Some(0) && said.starts_with("2 rows erased"), "{said}");
+    let (said, exit) = archive.verb("verify", &[]);
+    assert_eq!((archive.coordinates().len(), exit), (10, Some(0)), "{said}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Takes what is new on the topic into the archive, step by step: a step is whole in the manifest or not there at all.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -15,8 +16,8 @@ use crate::config::KafkaSettings;
 use crate::evidence::key::SigningKey;
 use crate::evidence::link::Hex;
 use crate::files::{self, Row, Sheet, Writer};
+use crate::kafka::place::between;
 use crate::kafka::range::{Reader, Record, Span, Topic};
-use crate::kafka::times::between;
 use crate::receipt::Partition;
 
 /// Most rows, and most bytes of values, of a step; and most days whose files are open at once.
@@ -144,7 +145,8 @@ impl<'a> Step<'a> {
 
     fn add(&mut self, record: &Record<'_>) -> Result<(), ArchiveError> {
         self.reach(record.partition(), record.offset() + 1);
-        if record.value().is_some_and(|value| std::str::from_utf8(value).is_err()) {
+        let value = record.event_or_value();
+        if value.as_deref().is_some_and(|value| std::str::from_utf8(value).is_err()) {
             self.foreign += 1;
             return Ok(());
         }
@@ -155,7 +157,7 @@ impl<'a> Step<'a> {
             offset: Some(record.offset()),
             timestamp_ms: record.timestamp_ms(),
             headers: serde_json::to_string(&record.headers()).ok(),
-            value: record.value().map(<[u8]>::to_vec),
+            value: value.map(Cow::into_owned),
             salt: Some(random::<16>()?.0.to_vec()),
         };
         self.bytes += row.value.as_ref().map_or(0, Vec::len);

@@ -119,7 +119,6 @@ fn records(
     reader.read(topic, &spans, |record| {
         let at = format_args!("{topic}/{}/{}", record.partition(), record.offset());
         // Verdicts may be events in binary mode, or stand behind the id of a schema.
-        let event = record.event().and_then(Result::ok);
-        take(&Entry { at: &at, value: event.as_deref().or(record.value()) })
+        take(&Entry { at: &at, value: record.event_or_value().as_deref() })
     })
 }

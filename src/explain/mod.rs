@@ -13,8 +13,8 @@ use serde_json::Value;
 use crate::config::KafkaSettings;
 use crate::config::raw::RawTopics;
 use crate::kafka::dead_letter::{Coordinates, Kind, Letter};
+use crate::kafka::place::between;
 use crate::kafka::range::{ReadError, Reader, Record, Topic};
-use crate::kafka::times::between;
 use crate::post::{self, Post};
 use crate::verdict::text_sha256;
 

@@ -35,7 +35,7 @@ pub struct Row {
     pub timestamp_ms: Option<i64>,
     /// Its headers that are text, as one JSON object.
     pub headers: Option<String>,
-    /// The value, byte for byte; `None` is a tombstone.
+    /// The value, byte for byte; in an archive a verdict's whole event, however it was published. `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// In an archive: what makes the row's digest tell nothing once the row is gone.
     pub salt: Option<Vec<u8>>,

@@ -26,7 +26,6 @@ pub mod range;
 mod record;
 pub mod redrive;
 pub mod settings;
-pub mod times;
 mod trace;
 mod transaction;
 mod transactor;

@@ -64,6 +64,21 @@ fn offset(text: &str) -> Option<(Partition, i64)> {
     (partition >= 0 && offset >= 0).then_some((partition, offset))
 }
 
+/// From the first record of `from` or later up to the first of `to` or later, milliseconds since the Unix epoch; without
+/// a time, from the beginning and to the end.
+pub fn between(
+    reader: &Reader,
+    topic: &str,
+    extents: &[Extent],
+    from: Option<i64>,
+    to: Option<i64>,
+) -> Result<Vec<Span>, ReadError> {
+    let (from, to) = (from.map_or(Place::Beginning, Place::Time), to.map_or(Place::End, Place::Time));
+    // No place here means what a group committed.
+    let range = Range { reader, topic, extents, group: "", committed: &Offsets::new() };
+    range.spans(&from, &to, |extent| extent.stable)
+}
+
 /// A topic, to be cut to what is asked for.
 pub struct Range<'a> {
     /// Reads it.

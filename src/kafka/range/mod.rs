@@ -5,27 +5,25 @@
 //! says that nothing follows and its last stable offset, asked before, had reached the end. An open transaction below
 //! the end is waited for: what stands behind it cannot be told yet.
 
-use std::borrow::Cow;
+mod record;
+
 use std::collections::BTreeMap;
-use std::ffi::{CStr, CString};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use thiserror::Error;
 use tracing::info;
 
 use crate::config::KafkaSettings;
-use crate::event::{self, NoEvent};
 use crate::kafka::events::hopeless;
-use crate::kafka::headers;
-use crate::kafka::intake::original;
 use crate::kafka::probe::{self, Listener};
-use crate::receipt::{Original, Partition};
+use crate::receipt::Partition;
+
+pub use self::record::Record;
 
 /// Longest single request.
 const REQUEST: Duration = Duration::from_secs(30);
@@ -135,76 +133,6 @@ impl Extent {
     /// All that is there now, what open transactions still hold back included.
     pub fn whole(&self) -> Span {
         Span { partition: self.partition, start: self.low, end: self.high }
-    }
-}
-
-/// A record while it is looked at.
-pub struct Record<'a>(&'a BorrowedMessage<'a>);
-
-impl Record<'_> {
-    /// Its partition.
-    pub fn partition(&self) -> Partition {
-        self.0.partition()
-    }
-
-    /// Its offset.
-    pub fn offset(&self) -> i64 {
-        self.0.offset()
-    }
-
-    /// Its timestamp, milliseconds since the Unix epoch.
-    pub fn timestamp_ms(&self) -> Option<i64> {
-        self.0.timestamp().to_millis()
-    }
-
-    /// Its key, if it has one.
-    pub fn key(&self) -> Option<&[u8]> {
-        self.0.key()
-    }
-
-    /// Its value, if it is no tombstone.
-    pub fn value(&self) -> Option<&[u8]> {
-        self.0.payload()
-    }
-
-    /// The headers whose name and value are text; of several of one name the last.
-    pub fn headers(&self) -> BTreeMap<String, String> {
-        self.0.headers().map(headers::texts).unwrap_or_default()
-    }
-
-    /// Whether its value is null.
-    pub fn is_tombstone(&self) -> bool {
-        self.0.payload().is_none()
-    }
-
-    /// The last header of that name, if it is text.
-    pub fn header(&self, name: &CStr) -> Option<&str> {
-        std::str::from_utf8(headers::last(self.0.headers()?, name)?).ok()
-    }
-
-    /// The last header of that name, if it is a whole number.
-    pub fn number<N: std::str::FromStr>(&self, name: &CStr) -> Option<N> {
-        self.header(name)?.parse().ok()
-    }
-
-    /// The verdict or the note as JSON, in whichever mode it was published; `None` for a tombstone.
-    pub fn event(&self) -> Option<Result<Cow<'_, [u8]>, NoEvent>> {
-        self.value().map(|value| event::json(value, |name| self.named(name)))
-    }
-
-    /// What a link in a chain was made for; the value as it is where that is no event.
-    pub fn sealed(&self) -> Option<Cow<'_, [u8]>> {
-        let sealed = |value| event::sealed(value, |name| self.named(name)).unwrap_or(Cow::Borrowed(value));
-        self.value().map(sealed)
-    }
-
-    fn named(&self, name: &str) -> Option<&str> {
-        self.header(&CString::new(name).ok()?)
-    }
-
-    /// An owned copy.
-    pub fn original(&self, topic: &Arc<str>) -> Original {
-        original(topic, self.0)
     }
 }
 
