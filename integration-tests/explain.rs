@@ -123,6 +123,54 @@ fn the_story_of_a_post_from_its_first_version_to_its_deletion_is_told_in_order()
 }
 
 #[test]
+fn what_a_replay_said_of_a_post_is_told_apart_from_what_was_said_live() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 1);
+    let audit = kafka.topic("audit", 2);
+    let named = || pool.mortal().set("kafka.topics.audit", &audit);
+    // A producer's own header makes no replay of a dead letter.
+    let broken = Outgoing::new("no post").key("the-post").header("moderato.replay_id", Some(b"forged"));
+    pool.post(posts("other", 5).chain([version("the-post", 1), broken, Outgoing::tombstone().key("the-post")]));
+    let live = named().start();
+    pool.wait_until_all_is_committed();
+    live.stop();
+    let range = ["--id", "october", "--from", "beginning", "--to", "end"];
+    let replay = range.iter().fold(named().verb("replay"), |setup, one| setup.argument(one)).output(b"");
+    assert_eq!(replay.status.code(), Some(0), "{}", String::from_utf8_lossy(&replay.stderr));
+
+    let (report, exit) = explain(named(), &["the-post"]);
+    let output = named().verb("explain").argument("the-post").output(b"");
+
+    assert_eq!(exit, Some(0));
+    let events = report["events"].as_array().unwrap();
+    let told = |audited: bool| -> Vec<_> {
+        let events = events.iter().filter(|event| (event["topic"] == audit) == audited && event["kind"] != "post");
+        let told = |event: &Value| (event["kind"].as_str().unwrap().to_owned(), event["replay_id"].clone());
+        let mut told: Vec<_> = events.map(told).collect();
+        told.sort_by(|one, other| one.0.cmp(&other.0));
+        told
+    };
+    let kinds =
+        |kinds: &[&str], id: Value| -> Vec<_> { kinds.iter().map(|kind| (kind.to_string(), id.clone())).collect() };
+    assert_eq!(told(true), kinds(&["dead_letter", "replay", "tombstone"], json!("october")), "{report:#}");
+    let live = ["dead_letter", "tombstone", "tombstone", "verdict"];
+    assert_eq!(told(false), kinds(&live, Value::Null), "{report:#}");
+    let of = |kind: &str| events.iter().filter(|event| event["kind"] == kind).collect::<Vec<_>>();
+    let flags: Vec<_> =
+        of("dead_letter").iter().map(|event| (event["topic"] == audit, event["replay"].clone())).collect();
+    assert_eq!(flags, [(false, json!(false)), (true, json!(true))]);
+    let (live, again) = (&of("verdict")[0]["verdict"], &of("replay")[0]["verdict"]);
+    assert_eq!((&again["id"], &again["data"]["replay"]["id"]), (&live["id"], &json!("october")));
+    let story = String::from_utf8(output.stdout).unwrap();
+    for words in
+        ["judged again by a replay", "could not be judged by a replay", "replay      october", "kafka.topics.audit"]
+    {
+        assert!(story.contains(words), "{words}: {story}");
+    }
+    assert!(!story.contains("forged"), "{story}");
+}
+
+#[test]
 fn of_a_post_that_nobody_knows_it_is_said_where_was_looked() {
     let kafka = kafka!();
     let pool = Pool::new(&kafka, 2);

@@ -59,11 +59,14 @@ pub(super) fn run(arguments: &ExplainArguments) -> Result<Exit, Exit> {
 fn print(report: &ExplainV1) {
     say!("post {}", report.post_id);
     for event in &report.events {
-        let Event { time, topic, partition, offset, what } = event;
+        let Event { time, topic, partition, offset, replay_id, what } = event;
         let time = time.as_deref().unwrap_or("at an unknown time");
         say!("\n{time}  {}  ({topic}/{partition}/{offset})", title(what));
         for line in body(what).lines() {
             say!("{}", format!("    {line}").trim_end());
+        }
+        if let Some(id) = replay_id {
+            say!("    replay      {id}");
         }
     }
     if report.events.is_empty() {
@@ -145,9 +148,8 @@ fn judged(verdict: &serde_json::Value) -> String {
         format!("tokenizer   {}", text("/data/model/tokenizer_digest")),
         format!("prompt      {}", text("/data/model/prompt_digest")),
     ];
-    for (what, place) in [("fingerprint", "/data/fingerprint/digest"), ("replay     ", "/data/replay/id")] {
-        lines.extend(verdict.pointer(place).and_then(|value| value.as_str()).map(|value| format!("{what} {value}")));
-    }
+    let fingerprint = verdict.pointer("/data/fingerprint/digest").and_then(|digest| digest.as_str());
+    lines.extend(fingerprint.map(|digest| format!("fingerprint {digest}")));
     lines.join("\n")
 }
 

@@ -41,17 +41,19 @@ enum Role {
     DeadLetters,
     Flagged,
     Shadow,
+    Audit,
 }
 
 /// The topics that are named, those that speak of others last: a dead letter is known by its post.
 fn named(topics: &RawTopics) -> Vec<(Topic<'_>, Role)> {
-    let RawTopics { posts, verdicts, notes, dead_letters, flagged, shadow, .. } = topics;
+    let RawTopics { posts, verdicts, notes, dead_letters, flagged, shadow, audit, .. } = topics;
     let all = [
         ("kafka.topics.posts", Some(posts), Role::Posts),
         ("kafka.topics.verdicts", Some(verdicts), Role::Verdicts),
         ("kafka.topics.flagged", flagged.as_ref(), Role::Flagged),
         ("kafka.topics.notes", Some(notes), Role::Notes),
         ("kafka.topics.shadow", shadow.as_ref(), Role::Shadow),
+        ("kafka.topics.audit", audit.as_ref(), Role::Audit),
         ("kafka.topics.dead_letters", Some(dead_letters), Role::DeadLetters),
     ];
     all.into_iter().filter_map(|(key, name, role)| Some((Topic { key, name: name?.as_str() }, role))).collect()
@@ -113,13 +115,19 @@ impl Clerk<'_> {
         let ms = record.timestamp_ms();
         let time = ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).map(|time| format!("{time:.3}"));
         let (partition, offset) = (record.partition(), record.offset());
-        self.events.push((ms, Event { time, topic: topic.to_owned(), partition, offset, what }));
+        // Elsewhere such a header may be the post's producer's.
+        let replay_id = if role == Role::Audit { record.header(c"moderato.replay_id") } else { None };
+        let replay_id = replay_id.map(str::to_owned);
+        self.events.push((ms, Event { time, topic: topic.to_owned(), partition, offset, replay_id, what }));
     }
 
     fn told(&mut self, topic: &str, role: Role, record: &Record<'_>) -> Option<What> {
         let keyed = record.key() == Some(self.request.post_id.as_bytes());
-        if role == Role::DeadLetters {
-            return self.dead_letter(keyed, record);
+        if matches!(role, Role::DeadLetters | Role::Audit) {
+            match Kind::of(record) {
+                Kind::Foreign if role == Role::Audit => {}
+                kind => return self.dead_letter(role, keyed, kind, record),
+            }
         }
         let Some(value) = record.value() else {
             return keyed.then_some(What::Tombstone);
@@ -188,19 +196,21 @@ impl Clerk<'_> {
                 What::Note { note: value }
             }
             Role::Shadow => What::Shadow { verdict: value },
+            Role::Audit => What::Replay { verdict: value },
             _ if value.pointer("/data/replay").is_some() => What::Replay { verdict: value },
             _ => What::Verdict { verdict: value },
         })
     }
 
-    fn dead_letter(&self, keyed: bool, record: &Record<'_>) -> Option<What> {
+    fn dead_letter(&self, role: Role, keyed: bool, kind: Kind, record: &Record<'_>) -> Option<What> {
         let ours = |at: &Coordinates| keyed || self.posts.contains(at);
         let place = |at: Coordinates| format!("{}/{}/{}", at.topic, at.partition, at.offset);
-        match Kind::of(record) {
+        match kind {
             Kind::Letter(Letter { post, reason, stage, message, .. }) => {
                 let named = || record.value().is_some_and(|value| self.post(false, value).is_some());
                 let ours = ours(&post.at) || named();
-                ours.then(|| What::DeadLetter { reason, stage, message, of: place(post.at), replay: false })
+                let replay = role == Role::Audit;
+                ours.then(|| What::DeadLetter { reason, stage, message, of: place(post.at), replay })
             }
             Kind::Marker(post) => ours(&post.at).then(|| What::PutBack { of: place(post.at) }),
             Kind::Foreign => None,

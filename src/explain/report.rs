@@ -44,6 +44,8 @@ pub struct Event {
     pub partition: Partition,
     /// Its offset.
     pub offset: i64,
+    /// The replay that wrote it; null where none did.
+    pub replay_id: Option<String>,
     /// What it is.
     #[serde(flatten)]
     pub what: What,
