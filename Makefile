@@ -30,6 +30,7 @@ CYCLONEDX := .cache/tools/cargo-cyclonedx-0.5.9/bin/cargo-cyclonedx
 HELM := .cache/tools/helm-4.1.4
 PROMTOOL := .cache/tools/promtool
 COLLECTOR := .cache/tools/collector-0.160.0
+APISERVER := .cache/tools/apiserver-1.37.2
 EXPORTER := $(wildcard model/moderato_model/*.py)
 # Looked up when a recipe runs: before `.venv` is made there is nothing to find.
 RUNTIME = $(abspath $(shell ls .venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.1.31.1 2>/dev/null))
@@ -143,8 +144,11 @@ $(HELM)/.complete: .ci/helm | setup-tests
 $(PROMTOOL)/.complete: .ci/promtool | setup-tests
 	@.ci/promtool $(@D)
 
-$(COLLECTOR)/.complete: .ci/collector .venv/.examples $(wildcard integration-tests/collector/*)
-	@.ci/collector $(@D)
+$(COLLECTOR)/.complete: .ci/go-program .venv/.examples $(wildcard integration-tests/collector/*)
+	@.ci/go-program integration-tests/collector $(@D)
+
+$(APISERVER)/.complete: .ci/go-program .venv/.examples $(wildcard helm/tests/apiserver/*)
+	@.ci/go-program helm/tests/apiserver $(@D)
 
 # Tools that the toolchain lacks, pinned: minutes of building, once.
 define install
@@ -192,7 +196,7 @@ test: setup setup-tests docs-test helm-test .venv/.tests $(COLLECTOR)/.complete 
 docs-test: .venv/.docs
 	$(VENV) -m pytest -q docker/tests docs/tests benches/day
 
-helm-test: .venv/.helm $(HELM)/.complete $(PROMTOOL)/.complete
+helm-test: .venv/.helm $(HELM)/.complete $(PROMTOOL)/.complete $(APISERVER)/.complete
 	$(VENV) -m pytest -q helm/tests
 
 # Producers in Python, Java, Go and Rust against a broker of their own.

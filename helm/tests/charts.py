@@ -16,6 +16,8 @@ PROMTOOL = Path(os.environ.get("MODERATO_TEST_PROMTOOL", TOOLS / "promtool" / "p
 
 SETUPS = {path.stem: path for path in sorted((CHART / "ci").glob("*.yaml"))}
 MINORS = ["1.31", "1.34", "1.37"]
+# Definitions of KEDA's and the Prometheus operator's kinds: crds/make.
+CRDS = [json.loads(path.read_text()) for path in sorted((Path(__file__).parent / "crds").glob("*.json"))]
 KINDS = [
     "keda.sh/v1alpha1",
     "monitoring.coreos.com/v1/ServiceMonitor",
@@ -30,19 +32,19 @@ def run(tool, *args, stdin=None):
     return subprocess.run([tool, *map(str, args)], input=stdin, capture_output=True, text=True, check=False)
 
 
-def template(setup, *args, values=None, kinds=KINDS, minor="1.34"):
+def template(setup, *args, values=None, kinds=KINDS, minor="1.34", chart=CHART):
     """`helm template` of a setup of `ci/`, with more values over it."""
     known = [arg for kind in kinds for arg in ("--api-versions", kind)]
     over = ["-f", "-"] if values else []
     return run(
-        HELM, "template", "rel", CHART, "--namespace", "moderation", "--kube-version", minor, "-f", SETUPS[setup],
+        HELM, "template", "rel", chart, "--namespace", "moderation", "--kube-version", minor, "-f", SETUPS[setup],
         *over, *known, *args, stdin=json.dumps(values) if values else None,
     )
 
 
-def render(setup, values=None, kinds=KINDS, minor="1.34"):
+def render(setup, values=None, **given):
     """The objects of a setup."""
-    done = template(setup, values=values, kinds=kinds, minor=minor)
+    done = template(setup, values=values, **given)
     assert done.returncode == 0, done.stderr
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 

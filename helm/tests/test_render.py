@@ -10,12 +10,11 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from charts import CHART, HELM, MINORS, ROOT, SETUPS, config, of_kind, only, render, rendered, run, workloads
+from charts import CHART, CRDS, HELM, MINORS, ROOT, SETUPS, config, of_kind, only, render, rendered, run, workloads
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
 HERE = Path(__file__).parent
-CRDS = {tuple(path.stem.split(".")): json.loads(path.read_text()) for path in (HERE / "crds").glob("*.json")}
 CONFIG_SCHEMA = json.loads((ROOT / "schemas" / "config.v1.json").read_text())
 LINT = YamlLintConfig("""
 extends: default
@@ -32,10 +31,37 @@ rules:
 kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
 
 
+def closed(node):
+    """A definition's schema as JSON Schema: what a cluster would prune in silence is an error."""
+    if isinstance(node, list):
+        return [closed(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    out = {key: closed(value) for key, value in node.items() if not key.startswith("x-kubernetes-")}
+    if "properties" in node:
+        out["properties"] = {name: closed(schema) for name, schema in node["properties"].items()}
+        if not node.get("x-kubernetes-preserve-unknown-fields"):
+            out.setdefault("additionalProperties", False)
+    return out
+
+
+def schemas():
+    """(kind, apiVersion) to the schema of everything that is not Kubernetes' own."""
+    for crd in CRDS:
+        for version in crd["spec"]["versions"]:
+            schema = closed(version["schema"]["openAPIV3Schema"])
+            schema["properties"]["metadata"] = {"type": "object"}
+            yield (crd["spec"]["names"]["kind"], f"{crd['spec']['group']}/{version['name']}"), schema
+
+
+SCHEMAS = dict(schemas())
+
+
 def valid(item, minor):
     """Raises where the object would be refused, or a field of it pruned."""
-    version = item["apiVersion"].split("/")[-1]
-    if schema := CRDS.get((item["kind"], version)):
+    if schema := SCHEMAS.get((item["kind"], item["apiVersion"])):
         jsonschema.Draft7Validator(schema).validate(item)
     else:
         kubernetes_validate.validate(item, minor, strict=True)
