@@ -97,7 +97,9 @@ fn a_swapped_configmap_comes_into_force_and_every_verdict_says_which_policy_made
     assert!(
         after.iter().all(|it| of(it, "/data/policy/revision") == "second" && of(it, "/data/verdict/action") == "act")
     );
-    assert_ne!(of(&before[0], "/data/policy/digest"), of(&after[0], "/data/policy/digest"));
+    for digest in ["/data/policy/digest", "/data/fingerprint/digest"] {
+        assert_ne!(of(&before[0], digest), of(&after[0], digest), "{digest}");
+    }
     assert_eq!(metric(&address, "moderato_policy_reloads_total", &["outcome=\"applied\""]), 1.0);
     assert_eq!(
         metric(&address, "moderato_policy_info", &[of(&after[0], "/data/policy/digest").as_str().unwrap()]),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::support::kafka::Kafka;
 use crate::support::pool::{Pool, answered_by, classify, lines, same_posts};
 use crate::support::records::{Outgoing, Record};
 use crate::support::worker::Setup;
@@ -67,10 +68,13 @@ fn judged(setup: Setup, posts: &[Value]) -> Verdicts {
     let input: Vec<String> = posts.iter().map(Value::to_string).collect();
     let output = setup.output(input.join("\n").as_bytes());
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let found: Verdicts =
-        output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(seen).collect();
+    let found = in_lines(&output.stdout);
     assert_eq!(found.len(), posts.len());
     found
+}
+
+fn in_lines(output: &[u8]) -> Verdicts {
+    output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(seen).collect()
 }
 
 fn assert_same(expected: &Verdicts, found: &Verdicts, how: &str) {
@@ -114,22 +118,44 @@ fn int8_rechecked_in_fp32_has_the_same_bits_alone_and_in_company() {
     assert_same(&alone, &judged(rechecked(), &shuffled(posts, 5)), "rechecked");
 }
 
-#[test]
-fn a_live_worker_publishes_the_bits_that_classify_gives() {
-    let kafka = kafka!();
-    let pool = Pool::new(&kafka, 3);
+/// Half of them by one instance, the rest after a restart by two; then all of them replayed to a topic, and to a file.
+fn live_restarted_and_replayed(kafka: &Kafka, precision: &str) {
+    let pool = Pool::new(kafka, 3);
     let posts = posts();
-    pool.post(
-        shuffled(posts.clone(), 4).iter().map(|post| Outgoing::new(post.to_string()).key(post["id"].as_str().unwrap())),
-    );
+    let settings = [("determinism", "strict"), ("model.precision", precision), ("cache.kind", "off")];
+    let published = |records: Vec<Record>| -> Verdicts {
+        assert_eq!(records.len(), POSTS);
+        records.iter().map(|record| seen(record.value.as_ref().unwrap())).collect()
+    };
+    for (part, instances) in shuffled(posts.clone(), 4).chunks(POSTS / 2).zip(["1", "2"]) {
+        pool.post(part.iter().map(|post| Outgoing::new(post.to_string()).key(post["id"].as_str().unwrap())));
+        let worker = pool.setup().with(&settings).set("model.instances", instances).start();
+        pool.wait_until_all_is_committed();
+        worker.stop();
+    }
+    let live = published(pool.verdicts_of_all());
+    assert_same(&judged(strict(precision).set("limits.max_batch_posts", "1"), &posts), &live, "live");
 
-    let settings = [("determinism", "strict"), ("model.precision", "int8"), ("cache.kind", "off")];
-    let worker = pool.setup().with(&settings).start();
-    let live: Verdicts =
-        pool.wait_for_verdicts(POSTS).iter().map(|record| seen(record.value.as_ref().unwrap())).collect();
-    worker.stop();
+    let (audit, folder) = (kafka.topic("audit", 2), tempfile::tempdir().unwrap());
+    let file = folder.path().join("verdicts.jsonl");
+    for (instances, flag, to) in [("1", "--to-topic", audit.as_str()), ("2", "--output", file.to_str().unwrap())] {
+        let replay = pool.setup().verb("replay").with(&settings).set("model.instances", instances);
+        let replay = replay.argument("--id").argument(format!("by-{instances}")).argument(flag).argument(to);
+        let output = replay.output(b"");
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_same(&live, &published(kafka.read_all(&audit)), "replayed to a topic");
+    assert_same(&live, &in_lines(&std::fs::read(file).unwrap()), "replayed to a file");
+}
 
-    assert_same(&judged(strict("int8"), &posts), &live, "live");
+#[test]
+fn a_thousand_posts_in_fp32_have_the_same_bits_live_after_a_restart_replayed_and_under_classify() {
+    live_restarted_and_replayed(&kafka!(), "fp32");
+}
+
+#[test]
+fn a_thousand_posts_in_int8_have_the_same_bits_live_after_a_restart_replayed_and_under_classify() {
+    live_restarted_and_replayed(&kafka!(), "int8");
 }
 
 /// As the schema tells to compute it.

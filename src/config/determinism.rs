@@ -8,7 +8,7 @@ use super::raw::{RawConfig, RawPrecision};
 use super::{Device, Task};
 
 /// How far scores can be repeated.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Determinism {
     /// To about 0.0001: which posts run together, and how long they are, may choose other kernels.

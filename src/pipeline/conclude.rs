@@ -208,7 +208,7 @@ impl Parts {
     }
 
     fn make(&mut self, judged: &Envelope<Judged>) -> Result<Outgoing, Fatal> {
-        match (&self.maker, &*judged.body.answer) {
+        match (&mut self.maker, &*judged.body.answer) {
             (Maker::Judge(judge), Reply::Scores(answer)) => {
                 let mut verdict = judge.verdict(judged, answer);
                 let called_for = verdict.data.verdict.action;

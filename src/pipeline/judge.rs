@@ -16,8 +16,8 @@ use crate::pipeline::{Judged, TokenizedPost};
 use crate::policy::Policy;
 use crate::receipt::{Envelope, Original};
 use crate::verdict::{
-    Answer, Conditions, Fingerprint, InputRef, Keyring, ModelRef, PolicyRef, Replay, Revisions, Security, SourceRef,
-    Timing, VerdictData, VerdictV1, text_sha256, verdict_id,
+    Answer, Conditions, Digests, Fingerprint, InputRef, Keyring, ModelRef, PolicyRef, Replay, Revisions, Security,
+    SourceRef, Timing, VerdictData, VerdictV1, text_sha256, verdict_id,
 };
 
 /// The policy in force and what is known about the model.
@@ -27,6 +27,8 @@ pub struct Judge {
     /// All but execution and time, which are the answer's.
     model: ModelTemplate,
     keyring: Keyring,
+    /// Under the policy in force.
+    digests: Digests,
     /// The policy's calibration, if it has one, was fitted for this model and prompt.
     matches_model: bool,
     prompt_tokens: usize,
@@ -86,6 +88,7 @@ impl Judge {
             policy_ref,
             model,
             keyring,
+            digests: Digests::default(),
             matches_model,
             prompt_tokens: info.prompt_tokens,
             source,
@@ -103,6 +106,7 @@ impl Judge {
     pub fn renew(&mut self, policy: Policy) {
         self.matches_model = self.model.matches(&policy);
         self.policy_ref = reference(&policy);
+        self.digests = Digests::default();
         self.policy = policy;
     }
 
@@ -112,7 +116,8 @@ impl Judge {
     }
 
     /// The verdict on one post.
-    pub fn verdict<'a>(&'a self, judged: &'a Envelope<Judged>, answer: &'a Answer) -> VerdictV1<'a> {
+    pub fn verdict<'a>(&'a mut self, judged: &'a Envelope<Judged>, answer: &'a Answer) -> VerdictV1<'a> {
+        let fingerprint = answer.conditions.as_deref().map(|conditions| self.fingerprint(conditions));
         let Judged { row, source, .. } = &judged.body;
         let original = &*judged.original;
         let key = row.key.under(self.policy.digest());
@@ -145,7 +150,7 @@ impl Judge {
                     computed_at: answer.computed_at.as_str().into(),
                 },
                 input: self.input(judged, detected.as_deref()),
-                fingerprint: answer.conditions.as_deref().map(|conditions| self.fingerprint(conditions)),
+                fingerprint,
                 security: row.tokens.normalised.as_deref().map(|changed| Security { text_normalised: *changed }),
                 replay: self.replay.as_deref().map(|id| Replay { id: id.into() }),
                 answered_by: *source,
@@ -161,7 +166,7 @@ impl Judge {
         }
     }
 
-    fn fingerprint<'a>(&self, conditions: &'a Conditions) -> Fingerprint<'a> {
+    fn fingerprint<'a>(&mut self, conditions: &'a Conditions) -> Fingerprint<'a> {
         let calibration = self.policy.calibration.is_some().then(|| self.policy.calibration_revision());
         let revisions = Revisions {
             model: &self.model.digest,
@@ -170,7 +175,7 @@ impl Judge {
             policy: self.policy.digest(),
             calibration,
         };
-        Fingerprint::of(revisions, conditions)
+        self.digests.fingerprint(revisions, conditions)
     }
 
     /// What the text tells of its language, where the policy asks for that: the answer has it, unless it was kept by a

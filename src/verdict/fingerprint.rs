@@ -1,6 +1,7 @@
 //! What the bits of a score hang on, so that a verdict can be repeated, and so that it is known where it cannot be.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config::Determinism;
 
 /// What an answer was computed under; stored with it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Conditions {
     /// `strict`: the same post has the same raw scores, to the last bit, under the same fingerprint, whatever else is judged.
     /// `off`: to about 0.0001, since neighbours and their lengths choose the kernels.
@@ -91,6 +92,28 @@ impl<'a> Fingerprint<'a> {
     }
 }
 
+/// Digests by conditions, each hashed once while the revisions stay the same.
+#[derive(Debug, Default)]
+pub struct Digests(HashMap<Conditions, String>);
+
+impl Digests {
+    /// A worker's own conditions are as many as its buckets; what other workers left in a shared cache knows no bound.
+    const MOST: usize = 1024;
+
+    /// The fingerprint of what these revisions, the same at each call, computed under these conditions.
+    pub fn fingerprint<'a>(&mut self, revisions: Revisions<'_>, conditions: &'a Conditions) -> Fingerprint<'a> {
+        if let Some(digest) = self.0.get(conditions) {
+            return Fingerprint { digest: digest.clone().into(), conditions: Cow::Borrowed(conditions) };
+        }
+        let fingerprint = Fingerprint::of(revisions, conditions);
+        if self.0.len() >= Self::MOST {
+            self.0.clear();
+        }
+        self.0.insert(conditions.clone(), fingerprint.digest.to_string());
+        fingerprint
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -139,6 +162,19 @@ pub(crate) mod tests {
             Revisions { calibration: Some("c"), ..REVISIONS },
         ] {
             assert_ne!(base, digest(other, &same()), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_hashed_once_is_what_hashing_again_gives_and_is_bounded() {
+        let mut digests = Digests::default();
+        let all: Vec<Conditions> = (0..Digests::MOST + 10)
+            .map(|width| Conditions { bucket: Some(format!("1x{width}")), ..conditions() })
+            .collect();
+        for conditions in all.iter().chain(&all[..5]).chain(&all) {
+            let expected = Fingerprint::of(REVISIONS, conditions).digest;
+            assert_eq!(digests.fingerprint(REVISIONS, conditions).digest, expected, "{conditions:?}");
+            assert!(digests.0.len() <= Digests::MOST);
         }
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) use self::fingerprint::tests;
-pub use self::fingerprint::{Conditions, Fingerprint, Revisions};
+pub use self::fingerprint::{Conditions, Digests, Fingerprint, Revisions};
 pub use self::key::{Keyring, VerdictKey, text_sha256, verdict_id};
 use crate::calibration::Method;
 use crate::hygiene::TextNormalised;
