@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod archive;
+mod audit_walk;
 mod bad_input;
 mod calibration;
 mod classify;

@@ -77,6 +77,33 @@ def test_every_key_that_is_named_exists(document):
         assert key in known or key.startswith("kafka.options."), key
 
 
+def flags(verb: str) -> set[str]:
+    """Those of a verb, read from its arguments' definitions; those that all verbs have included."""
+    cli, name = ROOT / "src/cli", verb.replace("-", "_")
+    files = [cli / "mod.rs", *cli.glob(f"{name}*.rs"), *cli.glob(f"{name}/*.rs")]
+    defined = r"#\[arg\(((?:(?!\)\]).)*?\blong\b(?:(?!\)\]).)*)\)\]\s*(?:pub(?:\(\w+\))? )?(\w+):"
+    found = [it for file in files for it in re.findall(defined, file.read_text(), re.DOTALL)]
+    spelt = [re.search(r'long = "([\w-]+)"', how) for how, _ in found]
+    return {"--help"} | {f"--{named[1] if named else field.replace('_', '-')}" for named, (_, field) in zip(spelt, found)}
+
+
+def test_flags_are_read_from_the_definitions():
+    assert {"--set", "--show-text", "--json"} <= flags("explain") and "--html" not in flags("explain")
+    assert {"--public-key", "--signing-key", "--retention-class"} <= flags("archive")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
+def test_every_command_of_the_program_has_a_verb_and_flags_that_exist(document):
+    verbs = re.findall(r"^    ([A-Z]\w+)[ ({]", (ROOT / "src/cli/mod.rs").read_text(), re.MULTILINE)
+    verbs = {re.sub(r"(?<!^)([A-Z])", r"-\1", verb).lower() for verb in verbs}
+    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    typed = [re.match(r"(?:\$ )?(?:\S*/)?moderato ([a-z-]+)([^#|>]*)", line) for line in lines]
+    for verb, rest in (it.groups() for it in typed if it):
+        assert verb in verbs, verb
+        assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= flags(verb), (verb, rest)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=by_name)
 def test_every_metric_that_is_named_exists(document):
     names = [name for metric in metrics.metrics() for name in [metric.at_metrics, *metric.labels]]

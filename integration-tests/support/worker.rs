@@ -260,7 +260,7 @@ fn program() -> PathBuf {
 }
 
 /// Settings of the person who runs the tests do not reach the program; the ONNX Runtime library does.
-fn clean_environment(command: &mut Command) {
+pub fn clean_environment(command: &mut Command) {
     for (key, _) in std::env::vars_os() {
         if key.to_string_lossy().starts_with("MODERATO_") || key == "RUST_LOG" {
             command.env_remove(key);
