@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::kafka;
+use crate::support::assert_fits;
 use crate::support::kafka::outside;
 use crate::support::pool::{Pool, lines, posts};
 use crate::support::records::{Outgoing, Record};
-use crate::support::repository;
 use crate::support::worker::{Setup, moderato, moderato_killed_at};
 
 /// 2026-01-01T12:00:00Z.
@@ -65,10 +65,7 @@ impl<'a> Archive<'a> {
     fn manifest(&self) -> Value {
         let manifest = fs::read(Path::new(&self.path()).join("manifest.json")).unwrap();
         let manifest: Value = serde_json::from_slice(&manifest).unwrap();
-        let schema = fs::read(repository("schemas/archive_manifest.v1.json")).unwrap();
-        let schema = jsonschema::validator_for(&serde_json::from_slice(&schema).unwrap()).unwrap();
-        let faults: Vec<_> = schema.iter_errors(&manifest).map(|error| error.to_string()).collect();
-        assert!(faults.is_empty(), "{faults:?}");
+        assert_fits(&manifest, "archive_manifest.v1.json");
         manifest
     }
 

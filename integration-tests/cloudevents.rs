@@ -8,7 +8,7 @@ use crate::support::kafka::Kafka;
 use crate::support::notes::NotesPool;
 use crate::support::pool::{POLICY, Pool, post, posts};
 use crate::support::records::{Outgoing, Record};
-use crate::support::{PATIENCE, repository};
+use crate::support::{PATIENCE, assert_fits, repository};
 
 /// Nearly every post is worth a look under this policy.
 fn strict() -> tempfile::NamedTempFile {
@@ -23,10 +23,7 @@ fn whole(record: &Record, schema: &str) -> Value {
     let value = record.value.as_deref().unwrap();
     let json = event::json(value, |name| record.header(name)).unwrap();
     let event: Value = serde_json::from_slice(&json).unwrap();
-    let schema = std::fs::read(repository("schemas").join(schema)).unwrap();
-    let schema = jsonschema::validator_for(&serde_json::from_slice(&schema).unwrap()).unwrap();
-    let faults: Vec<String> = schema.iter_errors(&event).map(|error| error.to_string()).collect();
-    assert_eq!(faults, Vec::<String>::new(), "{event:#}");
+    assert_fits(&event, schema);
     event
 }
 

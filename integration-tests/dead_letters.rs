@@ -10,7 +10,7 @@ use crate::reconcile::reconcile;
 use crate::support::pool::{Pool, judged, post, posts};
 use crate::support::records::{Outgoing, Record};
 use crate::support::worker::Setup;
-use crate::support::{PATIENCE, eventually, repository};
+use crate::support::{PATIENCE, assert_fits, eventually};
 
 /// Stands where text would: nothing that is printed may repeat it.
 const MARKER: &str = "7731902846";
@@ -24,10 +24,7 @@ fn list(pool: &Pool<'_>, arguments: &[&str]) -> Value {
     let output = verb(pool, "dead-letters list", arguments).argument("--json").output(b"");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let report = serde_json::from_slice(&output.stdout).unwrap();
-    let schema = std::fs::read(repository("schemas/dead_letters.v1.json")).unwrap();
-    let schema = jsonschema::validator_for(&serde_json::from_slice(&schema).unwrap()).unwrap();
-    let faults: Vec<_> = schema.iter_errors(&report).map(|error| error.to_string()).collect();
-    assert!(faults.is_empty(), "{faults:?}");
+    assert_fits(&report, "dead_letters.v1.json");
     report
 }
 

@@ -11,7 +11,7 @@ use crate::support::kafka::Kafka;
 use crate::support::pool::{Pool, post, posts};
 use crate::support::records::{Outgoing, Record};
 use crate::support::worker::Setup;
-use crate::support::{PATIENCE, eventually, repository};
+use crate::support::{PATIENCE, eventually};
 
 /// Records of the great test.
 const MANY: usize = 100_000;
@@ -56,20 +56,8 @@ impl Signing {
     fn verify(&self, pool: &Pool<'_>, arguments: &[&str]) -> (Value, Option<i32>) {
         let setup = pool.setup().verb("audit verify").argument("--json").argument("--public-key");
         let setup = setup.argument(self.public_key()).set("kafka.topics.checkpoints", &self.topic);
-        audit(arguments.iter().fold(setup, |setup, one| setup.argument(one)))
+        arguments.iter().fold(setup, |setup, one| setup.argument(one)).report("audit.v1.json")
     }
-}
-
-/// The JSON that the verb prints, checked against its schema, and its exit code.
-fn audit(setup: Setup) -> (Value, Option<i32>) {
-    let output = setup.output(b"");
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
-    let schema = std::fs::read(repository("schemas/audit.v1.json")).unwrap();
-    let schema = jsonschema::validator_for(&serde_json::from_slice(&schema).unwrap()).unwrap();
-    let faults: Vec<_> = schema.iter_errors(&report).map(|error| error.to_string()).collect();
-    assert!(faults.is_empty(), "{faults:?}");
-    (report, output.status.code())
 }
 
 fn chains(report: &Value) -> &Vec<Value> {
@@ -80,9 +68,11 @@ fn total(report: &Value, key: &str) -> u64 {
     chains(report).iter().map(|chain| chain[key].as_u64().unwrap()).sum()
 }
 
-fn stop(mut worker: crate::support::worker::Worker) {
-    worker.sigterm();
-    assert_eq!(worker.wait(), 0, "{}", worker.log());
+/// Judges all that is there, and ends.
+fn judge(pool: &Pool<'_>, setup: Setup) {
+    let worker = setup.start();
+    pool.wait_until_all_is_committed();
+    worker.stop();
 }
 
 #[test]
@@ -93,9 +83,7 @@ fn what_a_pool_publishes_is_one_chain_for_each_partition_and_signed_to_its_end()
         pool.post(posts("p", 60));
         pool.post((0..5).map(|n| Outgoing::tombstone().key(format!("p-{n}"))));
         pool.post((0..7).map(|n| Outgoing::new(format!("no post {n}")).key(format!("{n}"))));
-        let worker = signing.with(pool.setup()).start();
-        pool.wait_until_all_is_committed();
-        stop(worker);
+        judge(&pool, signing.with(pool.setup()));
 
         let (report, exit) = signing.verify(&pool, &[]);
 
@@ -131,8 +119,8 @@ fn workers_that_are_killed_begin_again_and_share_leave_one_chain_for_each_partit
         pool.post(posts("after", 1000));
         eventually("it takes part again", PATIENCE, || kafka.members(&pool.group), |members| *members == 2);
         pool.wait_until_all_is_committed();
-        stop(steady);
-        stop(again);
+        steady.stop();
+        again.stop();
 
         let (report, exit) = signing.verify(&pool, &[]);
 
@@ -153,9 +141,7 @@ fn what_is_published_again_after_a_crash_is_told_as_repeated_and_not_as_tamperin
     let pool = Pool::new(&kafka, 1);
     let signing = Signing::new(&pool);
     pool.post(posts("p", 100));
-    let worker = signing.with(pool.mortal()).start();
-    pool.wait_until_all_is_committed();
-    stop(worker);
+    judge(&pool, signing.with(pool.mortal()));
     pool.post(posts("q", 300));
     // No commit before the crash: all that it published is published again.
     let doomed = signing.with(pool.mortal()).set("kafka.commit_interval", "10m").set("limits.max_in_flight", 64);
@@ -163,9 +149,7 @@ fn what_is_published_again_after_a_crash_is_told_as_repeated_and_not_as_tamperin
     assert_eq!(victim.wait(), 137, "{}", victim.log());
     let again = (pool.count(&pool.verdicts) - 100) as u64;
     assert!(again >= 150, "{again} published");
-    let worker = signing.with(pool.mortal()).start();
-    pool.wait_until_all_is_committed();
-    stop(worker);
+    judge(&pool, signing.with(pool.mortal()));
 
     let (report, exit) = signing.verify(&pool, &[]);
 
@@ -174,7 +158,7 @@ fn what_is_published_again_after_a_crash_is_told_as_repeated_and_not_as_tamperin
     let chain = &chains(&report)[0];
     assert_eq!((&chain["repeats_that_differ"], &chain["signed_to"]), (&json!(0), &json!(399)), "{chain}");
     let once = pool.setup().verb("audit verify").argument("--json").set("kafka.delivery", "exactly_once");
-    let (report, exit) = audit(once);
+    let (report, exit) = once.report("audit.v1.json");
     assert_eq!((exit, &report["first"][0]["kind"]), (Some(3), &json!("inserted")), "a pool that delivers exactly once");
 }
 
@@ -254,7 +238,7 @@ fn an_edited_a_dropped_an_inserted_and_a_swapped_verdict_are_each_found_at_their
     let worker = signing.with(pool.setup()).set("limits.max_in_flight", 4096).start();
     let look = || pool.committed().values().sum::<i64>();
     eventually("all is committed", 10 * PATIENCE, look, |sum| *sum == MANY as i64);
-    stop(worker);
+    worker.stop();
     let (report, exit) = signing.verify(&pool, &[]);
     assert_eq!((exit, total(&report, "links"), total(&report, "repeats")), (Some(0), MANY as u64, 0), "{report}");
 
@@ -317,9 +301,7 @@ fn an_end_that_was_cut_off_and_a_forged_checkpoint_are_found_by_the_signature() 
     let pool = Pool::new(&kafka, 1);
     let signing = Signing::new(&pool);
     pool.post(posts("p", 50));
-    let worker = signing.with(pool.setup()).start();
-    pool.wait_until_all_is_committed();
-    stop(worker);
+    judge(&pool, signing.with(pool.setup()));
     let mut copy = Copy::of(kafka.read_all(&pool.verdicts));
     copy.all(0).truncate(40);
     let cut = kafka.topic("cut", 1);
@@ -334,7 +316,7 @@ fn an_end_that_was_cut_off_and_a_forged_checkpoint_are_found_by_the_signature() 
     );
     assert_eq!(fault["at"], json!({"partition": 0, "offset": 39}), "behind the last one that is left");
     let blind = pool.setup().verb("audit verify").argument("--json").argument("--topic").argument(&cut);
-    assert_eq!(audit(blind).1, Some(0), "nothing but a signature tells");
+    assert_eq!(blind.report("audit.v1.json").1, Some(0), "nothing but a signature tells");
 
     let mut forged = kafka.read_all(&signing.topic).pop().unwrap().json();
     forged["seq"] = json!(39);
@@ -351,9 +333,7 @@ fn what_retention_deleted_is_told_and_is_no_tampering() {
     let pool = Pool::new(&kafka, 2);
     let signing = Signing::new(&pool);
     pool.post(posts("p", 100));
-    let worker = signing.with(pool.setup()).start();
-    pool.wait_until_all_is_committed();
-    stop(worker);
+    judge(&pool, signing.with(pool.setup()));
     kafka.delete_before(&pool.verdicts, 0, 20);
 
     let (report, exit) = signing.verify(&pool, &[]);
@@ -367,9 +347,7 @@ fn in_binary_mode_a_link_holds_for_the_attributes_in_the_headers_too() {
     let pool = Pool::new(&kafka, 1);
     let signing = Signing::new(&pool);
     pool.post(posts("p", 20));
-    let worker = signing.with(pool.setup()).set("kafka.cloudevents", "binary").start();
-    pool.wait_until_all_is_committed();
-    stop(worker);
+    judge(&pool, signing.with(pool.setup()).set("kafka.cloudevents", "binary"));
     let (report, exit) = signing.verify(&pool, &[]);
     assert_eq!((exit, &report["whole"], total(&report, "links")), (Some(0), &json!(true), 20), "{report}");
 

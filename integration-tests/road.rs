@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::kafka;
 use crate::support::pool::{POLICY, Pool, answered_by, judged, post, posts, scores};
 use crate::support::records::{Outgoing, Record};
-use crate::support::{PATIENCE, model, repository};
+use crate::support::{PATIENCE, assert_fits, model, repository};
 
 #[test]
 fn every_post_becomes_one_verdict_with_its_key_that_fits_the_published_schema() {
@@ -20,12 +20,9 @@ fn every_post_becomes_one_verdict_with_its_key_that_fits_the_published_schema() 
     let verdicts = pool.verdicts_of_all();
 
     assert_eq!((verdicts.len(), judged(&verdicts).len()), (60, 60));
-    let schema = std::fs::read(repository("schemas/verdict.v1.json")).unwrap();
-    let schema = jsonschema::validator_for(&serde_json::from_slice(&schema).unwrap()).unwrap();
     for verdict in &verdicts {
         let value = verdict.json();
-        let faults: Vec<String> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
-        assert_eq!(faults, Vec::<String>::new(), "{value:#}");
+        assert_fits(&value, "verdict.v1.json");
         assert_eq!(verdict.key.as_deref(), value["subject"].as_str().map(str::as_bytes));
         let sum: f64 = scores(verdict).as_object().unwrap().values().filter_map(Value::as_f64).sum();
         assert!((sum - 1.0).abs() < 1e-9, "scores sum to {sum}");

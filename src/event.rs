@@ -56,26 +56,19 @@ pub enum NoEvent {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Attributes<'a> {
-    #[serde(borrow)]
     specversion: Cow<'a, str>,
-    #[serde(borrow)]
     id: Cow<'a, str>,
-    #[serde(borrow)]
     source: Cow<'a, str>,
-    #[serde(borrow, rename = "type")]
+    #[serde(rename = "type")]
     kind: Cow<'a, str>,
-    #[serde(borrow)]
     subject: Cow<'a, str>,
-    #[serde(borrow)]
     time: Cow<'a, str>,
-    #[serde(borrow)]
     datacontenttype: Cow<'a, str>,
-    #[serde(borrow)]
     dataschema: Cow<'a, str>,
 }
 
 impl<'a> Attributes<'a> {
-    fn values(&self) -> [&Cow<'a, str>; 8] {
+    fn values(self) -> [Cow<'a, str>; 8] {
         let Self { specversion, id, source, kind, subject, time, datacontenttype, dataschema } = self;
         [specversion, id, source, kind, subject, time, datacontenttype, dataschema]
     }
@@ -90,8 +83,7 @@ impl Format {
                 let (head, data) = split(&json).unwrap_or((&json, b""));
                 let head = [head, b"}"].concat();
                 let attributes: Attributes<'_> = serde_json::from_slice(&head)?;
-                let owned = |value: &Cow<'_, str>| Cow::Owned(value.clone().into_owned());
-                (HEADERS.into_iter().zip(attributes.values().map(owned)).collect(), Some(data))
+                (HEADERS.into_iter().zip(attributes.values()).collect(), Some(data))
             }
         };
         let value = match (self.schema, data) {

@@ -114,6 +114,15 @@ pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// The document fits a schema of `schemas/`.
+pub fn assert_fits(document: &serde_json::Value, schema: &str) {
+    let text = std::fs::read(repository("schemas").join(schema)).expect("a schema that is published");
+    let schema = serde_json::from_slice(&text).expect("JSON");
+    let schema = jsonschema::validator_for(&schema).expect("a JSON schema");
+    let faults: Vec<String> = schema.iter_errors(document).map(|error| error.to_string()).collect();
+    assert!(faults.is_empty(), "{faults:?} in {document:#}");
+}
+
 /// A file or folder that `make test` puts in place: at `variable`, or else at its usual path in the repository.
 pub fn provided(variable: &str, usual: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| repository(usual), |path| repository("").join(path))

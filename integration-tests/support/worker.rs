@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::child::{Guarded, watched};
 use super::untold::assert_untold;
-use super::{PATIENCE, eventually, provided};
+use super::{PATIENCE, assert_fits, eventually, provided};
 
 /// The program, running. Dropped while it runs, it is killed; dropped by a failing test, it shows its log, which holds
 /// no post and no secret.
@@ -91,6 +92,15 @@ impl Setup {
             assert_untold(&output.stderr, verb);
         }
         output
+    }
+
+    /// Runs it to its end: the JSON that it prints, which fits the published schema, and its exit code.
+    pub fn report(self, schema: &str) -> (Value, Option<i32>) {
+        let output = self.output(b"");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
+        assert_fits(&report, schema);
+        (report, output.status.code())
     }
 
     /// The demo is there to show posts.

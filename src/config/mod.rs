@@ -7,8 +7,9 @@ mod count;
 mod determinism;
 mod devices;
 mod evidence;
+mod kafka;
 mod layers;
-pub mod raw;
+mod raw;
 mod registry;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,8 @@ pub use self::devices::{
 };
 pub(crate) use self::devices::{OPENVINO_PLUGIN, RTX_PLUGIN};
 pub use self::evidence::{EvidenceSettings, Signing};
-pub use self::raw::{Delivery, EventMode, LogFormat, OnOverlong, RawConfig, RawPrecision as Precision, Task};
+pub use self::kafka::{Delivery, EventMode, RawTopics};
+pub use self::raw::{LogFormat, OnOverlong, RawConfig, RawPrecision as Precision, Task};
 pub use self::registry::RegistrySettings;
 
 /// One thing wrong with the configuration: which key, what, and what would work.

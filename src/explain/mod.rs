@@ -10,8 +10,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::KafkaSettings;
-use crate::config::raw::RawTopics;
+use crate::config::{KafkaSettings, RawTopics};
 use crate::kafka::dead_letter::{Coordinates, Kind, Letter};
 use crate::kafka::place::between;
 use crate::kafka::range::{ReadError, Reader, Record, Topic};

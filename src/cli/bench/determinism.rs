@@ -1,15 +1,13 @@
 //! What `determinism: strict` costs: the same posts judged with it and without, in turns, so that what else the machine
 //! does meets both alike.
 
-use std::sync::Arc;
-
-use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use super::measure::{Figures, Load, measure};
+use super::report::{Subject, table};
 use super::{Bench, Fault, Mix};
 use crate::config::{Determinism, ModelSettings};
-use crate::model::{self, Instance, Loaded, ModelError, ModelInfo};
+use crate::model::{self, Instance, Loaded, ModelError};
 
 /// Turns of each; the middle one counts.
 const TURNS: usize = 5;
@@ -19,8 +17,7 @@ pub(super) struct CostReport(Vec<Row>);
 
 /// One precision and mix, turn by turn.
 struct Row {
-    info: Arc<ModelInfo>,
-    mix: (String, f64),
+    subject: Subject,
     off: Vec<Figures>,
     strict: Vec<Figures>,
 }
@@ -44,12 +41,7 @@ impl Bench<'_> {
     }
 
     fn in_turns(&self, off: &mut Loaded, strict: &mut Loaded, mix: &Mix) -> Result<Row, ModelError> {
-        let mut row = Row {
-            info: strict.info.clone(),
-            mix: (mix.name.clone(), mix.mean_tokens()),
-            off: Vec::new(),
-            strict: Vec::new(),
-        };
+        let mut row = Row { subject: Subject::new(&strict.info, mix), off: Vec::new(), strict: Vec::new() };
         for _ in 0..TURNS {
             row.off.push(self.turn(off, mix)?);
             row.strict.push(self.turn(strict, mix)?);
@@ -92,18 +84,13 @@ impl Row {
                 "padding_waste": middle(turns.iter().map(Figures::waste).collect()),
             })
         };
-        json!({
-            "precision": self.info.precision,
-            "provider": self.info.provider,
-            "instances": self.info.instances,
-            "hardware": self.info.conditions.hardware,
-            "mix": self.mix.0,
-            "mean_tokens": self.mix.1,
+        self.subject.with(json!({
+            "hardware": self.subject.info.conditions.hardware,
             "off": of(&self.off),
             "strict": of(&self.strict),
             "strict_to_off": middle(self.ratios()),
             "turns": self.ratios(),
-        })
+        }))
     }
 
     fn cells(&self) -> Vec<String> {
@@ -113,16 +100,14 @@ impl Row {
         let ratios = self.ratios();
         let (least, most) =
             ratios.iter().fold((f64::INFINITY, 0.0_f64), |(least, most), one| (one.min(least), one.max(most)));
-        vec![
-            self.info.precision.clone(),
-            self.info.instances.to_string(),
-            format!("{}, mean {:.0}", self.mix.0, self.mix.1),
+        let measured = [
             posts(&self.off),
             posts(&self.strict),
             format!("{:.2} ({least:.2} to {most:.2})", middle(ratios)),
             padding(&self.off),
             padding(&self.strict),
-        ]
+        ];
+        self.subject.cells().chain(measured).collect()
     }
 }
 
@@ -132,8 +117,7 @@ impl CostReport {
     }
 
     pub(super) fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED).set_header([
+        let header = [
             "precision",
             "instances",
             "posts",
@@ -142,8 +126,8 @@ impl CostReport {
             "strict to off",
             "padding, off",
             "strict",
-        ]);
-        table.add_rows(self.0.iter().map(Row::cells));
+        ];
+        let table = table(&header, self.0.iter().map(Row::cells));
         format!(
             "{table}\nThe middle of {TURNS} turns each, off and strict by turns, and the least and the most; CPU-s are of the process."
         )

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use super::measure::{cpu_seconds, peak_memory, steal_seconds};
+use super::report::table;
 use super::{Bench, Fault, Mix, Named};
 use crate::config::Precision;
 use crate::model::{self, DraftLimits, Drafter, LoadedDraft, ModelError, ModelInfo};
@@ -157,8 +157,8 @@ impl Row {
         })
     }
 
-    fn cells(&self) -> [String; 8] {
-        [
+    fn cells(&self) -> Vec<String> {
+        vec![
             self.info.precision.clone(),
             self.info.instances.to_string(),
             self.rows.to_string(),
@@ -181,8 +181,7 @@ impl DraftReport {
     }
 
     pub(super) fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED).set_header([
+        let header = [
             "precision",
             "instances",
             "rows each",
@@ -191,8 +190,8 @@ impl DraftReport {
             "tokens/s",
             "joining, tokens per CPU-s",
             "steal, s",
-        ]);
-        table.add_rows(self.rows.iter().map(Row::cells));
+        ];
+        let table = table(&header, self.rows.iter().map(Row::cells));
         let memory = self.peak_memory.map_or_else(String::new, |bytes| format!(", peak memory {} MB", bytes >> 20));
         format!(
             "{} prompt tokens shared{memory}\n{table}\nTokens are those written after each row's first; joining is what \

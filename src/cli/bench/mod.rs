@@ -15,7 +15,7 @@ use serde_json::json;
 
 use self::measure::{Figures, Load, measure};
 use self::mix::Mix;
-use self::report::{Report, Row};
+use self::report::{Report, Row, Subject};
 use super::{Common, VerbSettings, report as tell};
 use crate::app::AppError;
 use crate::config::{BatchLimits, Config, ModelSettings, Needs, Precision};
@@ -254,8 +254,7 @@ impl Bench<'_> {
             let rate = self.arguments.rate.unwrap_or(reached / 2.0);
             let paced = measure(&mut loaded.instances, &mix.rows, Load { rate: Some(rate), ..load })?;
             let row = |figures: Figures, batching: String, paced: Option<Figures>| Row {
-                info: loaded.info.clone(),
-                mix: (mix.name.clone(), mix.mean_tokens()),
+                subject: Subject::new(&loaded.info, mix),
                 batching,
                 figures,
                 peak,

@@ -5,14 +5,49 @@ use std::sync::Arc;
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
+use super::Mix;
 use super::measure::Figures;
 use crate::model::{ModelInfo, ModelShape};
 
-/// One measurement.
-pub(super) struct Row {
+/// A table under its header.
+pub(super) fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(header).add_rows(rows);
+    table
+}
+
+/// What was measured: which model, on how many posts of which kind.
+pub(super) struct Subject {
     pub info: Arc<ModelInfo>,
     /// Name and mean length in tokens.
     pub mix: (String, f64),
+}
+
+impl Subject {
+    pub(super) fn new(info: &Arc<ModelInfo>, mix: &Mix) -> Self {
+        Self { info: info.clone(), mix: (mix.name.clone(), mix.mean_tokens()) }
+    }
+
+    /// These figures, and what they are of.
+    pub(super) fn with(&self, mut figures: Value) -> Value {
+        let Self { info, mix: (name, mean) } = self;
+        figures["precision"] = json!(info.precision);
+        figures["provider"] = json!(info.provider);
+        figures["instances"] = json!(info.instances);
+        figures["mix"] = json!(name);
+        figures["mean_tokens"] = json!(mean);
+        figures
+    }
+
+    pub(super) fn cells(&self) -> impl Iterator<Item = String> + use<> {
+        let Self { info, mix: (name, mean) } = self;
+        [info.precision.clone(), info.instances.to_string(), format!("{name}, mean {mean:.0}")].into_iter()
+    }
+}
+
+/// One measurement.
+pub(super) struct Row {
+    pub subject: Subject,
     pub batching: String,
     pub figures: Figures,
     /// Operations a second of one thread on one large matrix product.
@@ -42,19 +77,15 @@ impl Row {
     /// at all.
     fn operations(&self) -> Option<(f64, f64)> {
         let tokens = self.figures.tokens as f64 / self.figures.rows.max(1) as f64;
-        let rate = operations(&self.info.shape, self.info.prompt_tokens, tokens)? * self.posts_per_cpu_second();
+        let info = &self.subject.info;
+        let rate = operations(&info.shape, info.prompt_tokens, tokens)? * self.posts_per_cpu_second();
         Some((rate, rate / self.peak))
     }
 
     fn json(&self) -> Value {
         let figures = &self.figures;
         let operations = self.operations();
-        json!({
-            "precision": self.info.precision,
-            "provider": self.info.provider,
-            "instances": self.info.instances,
-            "mix": self.mix.0,
-            "mean_tokens": self.mix.1,
+        let figures = json!({
             "batching": self.batching,
             "posts": figures.rows,
             "posts_per_second": self.posts_per_second(),
@@ -71,7 +102,8 @@ impl Row {
                 "posts_per_second": rate,
                 "p50": paced.percentile(0.5), "p95": paced.percentile(0.95), "p99": paced.percentile(0.99),
             })),
-        })
+        });
+        self.subject.with(figures)
     }
 
     fn cells(&self) -> Vec<String> {
@@ -80,10 +112,7 @@ impl Row {
             let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|share| paced.percentile(share));
             format!("{p50:.0} / {p95:.0} / {p99:.0} at {rate:.0}/s")
         });
-        vec![
-            self.info.precision.clone(),
-            self.info.instances.to_string(),
-            format!("{}, mean {:.0}", self.mix.0, self.mix.1),
+        let measured = [
             self.batching.clone(),
             format!("{:.1}", self.posts_per_second()),
             format!("{:.1}", self.posts_per_cpu_second()),
@@ -94,7 +123,8 @@ impl Row {
             }),
             waits,
             format!("{:.1} of {:.0}", figures.steal, figures.wall),
-        ]
+        ];
+        self.subject.cells().chain(measured).collect()
     }
 }
 
@@ -109,8 +139,7 @@ impl Report {
     }
 
     pub(super) fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED).set_header([
+        let header = [
             "precision",
             "instances",
             "posts",
@@ -122,8 +151,8 @@ impl Report {
             "GFLOP/s of peak",
             "p50/p95/p99 ms",
             "steal, s",
-        ]);
-        table.add_rows(self.rows.iter().map(Row::cells));
+        ];
+        let table = table(&header, self.rows.iter().map(Row::cells));
         let memory = self.peak_memory.map_or_else(String::new, |bytes| format!(", peak memory {} MB", bytes >> 20));
         format!(
             "{} on {} (ONNX Runtime {}), {} prompt tokens shared{memory}\n{table}\n\

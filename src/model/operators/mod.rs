@@ -14,6 +14,8 @@ mod floats;
 mod lanes;
 mod numbers;
 mod product;
+#[cfg(test)]
+mod row_tests;
 mod softmax;
 mod swiglu;
 #[cfg(test)]
