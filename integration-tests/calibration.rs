@@ -8,10 +8,11 @@ use moderato::samples;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::redis;
-use crate::support::pool::{POLICY, classify, lines};
+use crate::support::pool::{POLICY, Pool, classify, lines, posts, scores as published};
+use crate::support::web::{admin, metric};
 use crate::support::worker::Setup;
 use crate::support::{model, repository};
+use crate::{kafka, redis};
 
 const TEXT: &str = "The mayor said on Tuesday that the old bridge would be closed for the whole summer.";
 const GERMAN: &str = "Der Bürgermeister sagte am Dienstag, dass die alte Brücke den ganzen Sommer gesperrt bleibt.";
@@ -211,4 +212,29 @@ fn the_default_models_policy_is_calibrated_for_it_and_finds_misinformation_among
     let verdict = &verdicts[0]["data"];
     assert_eq!(verdict["verdict"]["calibration"]["matches_model"], json!(true));
     assert_eq!(verdict["model"]["execution"]["precision"], "int8 rechecked in fp32 within 0.05");
+}
+
+#[test]
+fn how_far_the_scores_have_moved_from_those_that_were_calibrated_on_is_measured_for_each_label() {
+    let kafka = kafka!();
+    let pool = Pool::new(&kafka, 1);
+    pool.post(posts("p", 240));
+    // All scores of one label were in the lowest of 20 bins; of another nothing is known.
+    let lowest: Vec<u64> = std::iter::once(500).chain([0; 19]).collect();
+    let mut fit = calibration(1.0, &json!({}));
+    fit["baseline"] = json!({"misinformation": lowest});
+    let judged = Judged::by("calibration: cal.json", &fit);
+    let policy = judged.folder.path().join("policy.md");
+    let mut worker = pool.setup().set("policy", policy.display()).set("admin.listen", "127.0.0.1:0").start();
+    let address = admin(&mut worker);
+
+    let verdicts = pool.verdicts_of_all();
+
+    let score = |verdict| published(verdict)["misinformation"].as_f64().unwrap();
+    let elsewhere = verdicts.iter().filter(|verdict| score(verdict) >= 0.05).count();
+    assert!(elsewhere > 0, "the baseline is another");
+    let drift = |label: &str| metric(&address, "moderato_calibration_drift", &[&format!("label=\"{label}\"")]);
+    assert!((drift("misinformation") - elsewhere as f64 / 240.0).abs() < 1e-9, "{}", drift("misinformation"));
+    assert!(drift("unverified").is_nan());
+    worker.stop();
 }

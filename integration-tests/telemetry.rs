@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::kafka;
 use crate::support::kafka::Kafka;
+use crate::support::notes::{NotesPool, flagged_posts};
 use crate::support::pool::{Pool, judged, post, posts};
 use crate::support::records::{Outgoing, Record};
 use crate::support::web::{Collector, attribute};
@@ -86,6 +87,30 @@ fn links(span: &Value) -> BTreeSet<String> {
 
 fn id(span: &Value) -> String {
     format!("{}-{}", span["traceId"].as_str().unwrap(), span["spanId"].as_str().unwrap())
+}
+
+#[test]
+fn a_run_that_writes_notes_is_a_span_that_is_linked_to_their_posts() {
+    let kafka = kafka!();
+    let collector = Collector::start();
+    let notes = NotesPool::new(&kafka, 1);
+    notes.pool.post(flagged_posts("p", 3));
+    let setup = notes.setup().environment("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint);
+    let worker = setup.environment("OTEL_BSP_SCHEDULE_DELAY", "100").start();
+    assert_eq!(notes.notes_of_all().len(), 3);
+    worker.stop();
+
+    let process = format!("process {}", notes.pool.posts);
+    let posts = |all: &[Value]| named(all, &process).into_iter().map(id).collect::<BTreeSet<_>>();
+    let runs = |all: &[Value]| named(all, "inference batch").into_iter().cloned().collect::<Vec<_>>();
+    let linked = |all: &[Value]| runs(all).iter().flat_map(links).collect::<BTreeSet<_>>();
+    let all = |all: &Vec<Value>| posts(all).len() == 3 && linked(all) == posts(all);
+    let all = eventually("runs linked to each post arrived", PATIENCE, || collector.spans(), all);
+    for run in runs(&all) {
+        assert_eq!(attribute(&run, "gen_ai.operation.name").as_deref(), Some("text_completion"));
+        assert_eq!(attribute(&run, "messaging.batch.message_count"), Some(links(&run).len().to_string()));
+        assert!(run["endTimeUnixNano"].as_str() > run["startTimeUnixNano"].as_str(), "{run}");
+    }
 }
 
 #[test]

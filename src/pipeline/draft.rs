@@ -25,12 +25,15 @@ use crate::receipt::Envelope;
 use crate::rejection::Rejected;
 use crate::reply::Reply;
 use crate::suspects::{Journal, Suspects};
+use crate::telemetry::trace::OpenSpan;
 use crate::verdict::Execution;
 
 /// What a writing thread is built from.
 pub struct Parts {
     /// This thread is its only owner.
     pub drafter: Drafter,
+    /// The model's name, for spans.
+    pub model: String,
     /// What notes are made by.
     pub rules: Arc<Rules>,
     /// Tokenises what is written once more.
@@ -66,6 +69,8 @@ struct Writing {
     answers: mpsc::Sender<Answered>,
     rows: BTreeMap<u64, Row>,
     tags: u64,
+    /// Of the runs that write on the rows as they are.
+    span: OpenSpan,
     /// Rows of a run that failed: each is written alone.
     alone: VecDeque<Row>,
 }
@@ -91,7 +96,8 @@ pub fn spawn(
     asks: mpsc::Sender<Ask>,
     answers: mpsc::Sender<Answered>,
 ) -> Result<JoinHandle<Result<(), Fatal>>, Fatal> {
-    let mut writing = Writing { parts, answers, rows: BTreeMap::new(), tags: 0, alone: VecDeque::new() };
+    let (rows, span, alone) = (BTreeMap::new(), OpenSpan::default(), VecDeque::new());
+    let mut writing = Writing { parts, answers, rows, tags: 0, span, alone };
     let work = move || match writing.run(&asks) {
         Ok(()) | Err(End::Closed) => Ok(()),
         Err(End::Fatal(fatal)) => Err(fatal),
@@ -266,6 +272,12 @@ impl Writing {
     }
 
     fn note_what_runs(&mut self) {
+        // The one before ends first.
+        self.span = OpenSpan::default();
+        if !self.rows.is_empty() {
+            let posts = self.rows.values().map(|row| &row.post.original.span);
+            self.span = OpenSpan::drafting(&self.parts.model, posts);
+        }
         let Some(journal) = &mut self.parts.journal else { return };
         journal.leave();
         if !self.rows.is_empty() {

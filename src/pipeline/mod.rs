@@ -356,6 +356,7 @@ impl Threads {
         for drafter in drafters {
             let parts = draft::Parts {
                 drafter,
+                model: info.name.clone(),
                 rules: rules.clone(),
                 prompt: prompt.clone(),
                 limit: self.limits.input,

@@ -144,6 +144,20 @@ impl OpenSpan {
 
     /// One run of the model: linked to its posts, as many as fit.
     pub fn run<'a>(model: &str, posts: impl Iterator<Item = &'a PostSpan>, tokens: usize) -> Self {
+        Self::inference("classify", model, posts, Some(KeyValue::new("gen_ai.usage.input_tokens", count(tokens))))
+    }
+
+    /// Runs that write on the same notes, until one of them ends or another joins.
+    pub fn drafting<'a>(model: &str, posts: impl Iterator<Item = &'a PostSpan>) -> Self {
+        Self::inference("text_completion", model, posts, None)
+    }
+
+    fn inference<'a>(
+        operation: &'static str,
+        model: &str,
+        posts: impl Iterator<Item = &'a PostSpan>,
+        tokens: Option<KeyValue>,
+    ) -> Self {
         let Some(tracer) = TRACER.get() else { return Self(None) };
         let (mut rows, mut links) = (0, Vec::new());
         for post in posts {
@@ -155,13 +169,12 @@ impl OpenSpan {
         let builder = SpanBuilder::from_name("inference batch")
             .with_kind(SpanKind::Internal)
             .with_links(links)
-            .with_attributes([
-                KeyValue::new("gen_ai.operation.name", "classify"),
+            .with_attributes(tokens.into_iter().chain([
+                KeyValue::new("gen_ai.operation.name", operation),
                 KeyValue::new("gen_ai.provider.name", "moderato.onnxruntime"),
                 KeyValue::new("gen_ai.request.model", model.to_owned()),
-                KeyValue::new("gen_ai.usage.input_tokens", count(tokens)),
                 KeyValue::new("messaging.batch.message_count", count(rows)),
-            ]);
+            ]));
         Self(Some(tracer.build_with_context(builder, &Context::new())))
     }
 
