@@ -82,6 +82,29 @@ fn connections_cut_again_and_again_cost_no_post_and_repeat_none() {
     assert_eq!(Account::now(&pools[0]).is_whole(), 0, "idempotent producing repeats nothing");
 }
 
+/// A broker may still hold a request when its connection breaks, and take it up when the client has long sent it again.
+#[test]
+fn an_end_of_a_transaction_that_comes_late_ends_no_other_transaction() {
+    const ADD_OFFSETS_TO_TXN: i16 = 25;
+    const END_TXN: i16 = 26;
+    let Some((broker, proxy)) = Own::behind_a_proxy(test_name!()) else { return };
+    let [_, pool] = Pool::of_each_delivery(&broker.kafka, 1);
+    let worker = through(&proxy, &pool).start();
+    busy(std::slice::from_ref(&pool));
+    proxy.keep_back(END_TXN, true);
+    eventually("an end is on its way", PATIENCE, || proxy.kept(), |kept| *kept == 1);
+    proxy.keep_back(ADD_OFFSETS_TO_TXN, false);
+    eventually("the next transaction has its records", PATIENCE, || proxy.kept(), |kept| *kept == 2);
+
+    proxy.release();
+    eventually("the broker has answered", PATIENCE, || proxy.unheard(), |unheard| *unheard > 0);
+    // Whatever is visible of that transaction now is not covered by an offset.
+    drop(worker);
+
+    let _successor = pool.mortal().start();
+    Account::of(&pool).is_whole();
+}
+
 #[test]
 fn a_network_that_is_slow_then_silent_then_closed_costs_no_post() {
     let Some((broker, proxy)) = Own::behind_a_proxy(test_name!()) else { return };

@@ -66,8 +66,9 @@ fn a_produce_answered_with_every_retriable_error_is_tried_again_and_nothing_come
 
     let mut worker = slow(&pool).start();
 
-    // Of the order nothing is to be learned here: the mock cluster checks no sequence numbers, and takes a second batch
-    // that a broker would refuse until the first has come.
+    // Of the order nothing is to be learned here: the mock cluster checks sequence numbers of transactional producers
+    // only, and takes a second batch that a broker would refuse until the first has come. That order is kept is proved on
+    // a real broker, by connections_cut_again_and_again_cost_no_post_and_repeat_none.
     assert_eq!(Account::of(&pool).is_complete(), 0);
     worker.sigterm();
     assert_eq!(worker.wait(), 0);

@@ -48,7 +48,7 @@ pub enum Fatal {
     },
     /// Another producer took this worker's `transactional.id`.
     #[error(
-        "another worker uses the transactional.id {transactional_id} and this one was fenced; give each worker of the group a kafka.worker_id of its own (in Kubernetes, leave it unset: it is the pod's name)"
+        "another worker uses the transactional.id {transactional_id} and this one was fenced, or the brokers gave up a transaction that was open for longer than kafka.delivery_timeout; give each worker of the group a kafka.worker_id of its own (in Kubernetes, leave it unset: it is the pod's name)"
     )]
     Fenced {
         /// The name that both use.

@@ -75,7 +75,11 @@ impl Account {
         twins_are_identical(&self.verdicts);
         twins_are_identical(&self.dead_letters);
         let again = self.verdicts.len() + self.dead_letters.len() - self.posts.len();
-        assert!(again == 0 || !self.exactly_once, "{again} came twice, exactly once was asked for");
+        assert!(
+            again == 0 || !self.exactly_once,
+            "{again} came twice, exactly once was asked for: {}",
+            twins_are_told(&self.verdicts)
+        );
         again
     }
 
@@ -109,6 +113,17 @@ fn source(record: &Record, headers: &str) -> Source {
 
 fn sources(records: &[(Source, Record)]) -> BTreeSet<Source> {
     records.iter().map(|(source, _)| *source).collect()
+}
+
+/// Where each came, and when: for whoever is to find out why it came twice.
+fn twins_are_told(records: &[(Source, Record)]) -> String {
+    let mut by_source: BTreeMap<Source, Vec<String>> = BTreeMap::new();
+    for (source, record) in records {
+        let Record { partition, offset, timestamp, .. } = record;
+        by_source.entry(*source).or_default().push(format!("{partition}@{offset} at {timestamp:?}"));
+    }
+    let twins = by_source.into_iter().filter(|(_, places)| places.len() > 1);
+    twins.map(|(source, places)| format!("\n{source:?}: {}", places.join(", "))).collect()
 }
 
 /// The same verdict id and the same judgement: label, action and scores, to the sixth place.

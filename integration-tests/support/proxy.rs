@@ -24,7 +24,21 @@ struct State {
     open: Vec<TcpStream>,
     /// Connections made so far.
     made: usize,
+    /// The next request of this kind is kept back.
+    wanted: Option<Wanted>,
+    /// Requests kept back so far, and how many of them may go on.
+    kept: usize,
+    released: usize,
+    /// Answers that nobody was there to take.
+    unheard: usize,
     ended: bool,
+}
+
+/// A request of Kafka's protocol to keep back.
+struct Wanted {
+    api_key: i16,
+    /// Whether its connection is closed to the client, who will think it lost.
+    cut: bool,
 }
 
 /// The proxy; it ends when it is dropped.
@@ -37,7 +51,16 @@ impl Proxy {
     /// Listens on `port` and passes on to `target`, both on 127.0.0.1.
     pub fn start(port: u16, target: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port was free a moment ago");
-        let state = State { way: Way::Open, open: Vec::new(), made: 0, ended: false };
+        let state = State {
+            way: Way::Open,
+            open: Vec::new(),
+            made: 0,
+            wanted: None,
+            kept: 0,
+            released: 0,
+            unheard: 0,
+            ended: false,
+        };
         let state = Arc::new((Mutex::new(state), Condvar::new()));
         let shared = state.clone();
         thread::spawn(move || {
@@ -62,6 +85,27 @@ impl Proxy {
     /// Closes every connection that stands; new ones may be made.
     pub fn cut(&self) {
         close_all(&mut lock(&self.state.0));
+    }
+
+    /// Keeps back the next request with this API key; `cut` closes its connection to the client.
+    pub fn keep_back(&self, api_key: i16, cut: bool) {
+        lock(&self.state.0).wanted = Some(Wanted { api_key, cut });
+    }
+
+    /// Requests kept back so far.
+    pub fn kept(&self) -> usize {
+        lock(&self.state.0).kept
+    }
+
+    /// Lets the one that has been kept back longest go on.
+    pub fn release(&self) {
+        lock(&self.state.0).released += 1;
+        self.state.1.notify_all();
+    }
+
+    /// Answers that came when their client was gone.
+    pub fn unheard(&self) -> usize {
+        lock(&self.state.0).unheard
     }
 
     /// Connections made so far.
@@ -126,9 +170,31 @@ fn pass(shared: &(Mutex<State>, Condvar), mut from: TcpStream, mut to: TcpStream
             // The delay is what the test asked for.
             thread::sleep(delay);
         }
+        if was_cut_off(shared, &bytes[..count], &from) {
+            // The answer closes what is left of the connection.
+            let _ = to.write_all(&bytes[..count]);
+            return;
+        }
         if to.write_all(&bytes[..count]).is_err() {
+            lock(&shared.0).unheard += 1;
             break;
         }
     }
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+/// Keeps what is wanted until it may go on; whether its client was cut off meanwhile. A request begins with its length in
+/// four bytes and its API key in two; librdkafka sends a small one in one piece.
+fn was_cut_off(shared: &(Mutex<State>, Condvar), bytes: &[u8], client: &TcpStream) -> bool {
+    let mut state = lock(&shared.0);
+    let api_key = bytes.get(4..6).map(|key| i16::from_be_bytes([key[0], key[1]]));
+    let Some(wanted) = state.wanted.take_if(|wanted| Some(wanted.api_key) == api_key) else { return false };
+    if wanted.cut {
+        let _ = client.shutdown(Shutdown::Both);
+    }
+    let number = state.kept;
+    state.kept += 1;
+    let held = |state: &mut State| state.released <= number && !state.ended;
+    drop(shared.1.wait_while(state, held));
+    wanted.cut
 }

@@ -51,8 +51,10 @@ const MARKS: Duration = Duration::from_secs(20);
 const STATISTICS: &str = "statistics.interval.ms";
 /// How often probes and metrics are told how the worker is.
 const LOOK: Duration = Duration::from_millis(500);
-/// Records taken in one turn before settling, committing and the watchdog get theirs.
-const RECORDS_A_TURN: usize = 512;
+/// How long events are served at a time where no record can come.
+const SERVE: Duration = Duration::from_millis(1);
+/// Records and errors taken in one turn before settling, committing and the watchdog get theirs.
+const EVENTS_A_TURN: usize = 512;
 
 /// A consumer that has asked to join its group; nothing is polled yet.
 pub struct Consumer {
@@ -253,7 +255,7 @@ impl ConsumerThread {
             if let Ok(receipt) = self.parts.settled.recv_timeout(POLL) {
                 self.settle(receipt);
             }
-            wait = Duration::ZERO;
+            wait = SERVE;
         }
         let room = self.bounded.as_mut().map_or(usize::MAX, |bounded| bounded.room(Instant::now()));
         if room == 0 {
@@ -263,7 +265,8 @@ impl ConsumerThread {
             return Ok(());
         }
         let (began, mut records, mut ended) = (SystemTime::now(), 0, Vec::new());
-        for _ in 0..RECORDS_A_TURN.min(room).min(self.permits.left()).max(1) {
+        // A client without brokers has errors to tell by the dozen, and a rebalance behind them: they count as no record.
+        for _ in 0..EVENTS_A_TURN {
             match self.consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) if !takes(&mut self.bounded, &message) => ended.push(message.partition()),
@@ -288,7 +291,7 @@ impl ConsumerThread {
                 Some(Err(error)) => unless_fatal(&error, &self.settings)?,
             }
             wait = Duration::ZERO;
-            if self.permits.left() == 0 {
+            if records > 0 && (records >= room || self.permits.left() == 0) {
                 break;
             }
         }

@@ -25,6 +25,7 @@ pub mod publisher;
 pub mod range;
 mod record;
 pub mod redrive;
+mod reports;
 pub mod settings;
 mod trace;
 mod transaction;

@@ -14,7 +14,8 @@ use crate::kafka::dead_letter::{self, Letter};
 use crate::kafka::headers;
 use crate::kafka::range::ReadError;
 use crate::kafka::record::copy;
-use crate::kafka::transaction::{Broken, Record, Sent, Transactions};
+use crate::kafka::reports::{Record, Sent};
+use crate::kafka::transaction::{Broken, Transactions};
 use crate::receipt::{Original, Partition};
 
 /// Longest transaction that brokers allow, unless their operator changed it.
@@ -98,7 +99,7 @@ impl Redriver {
         }
         let (posts, dead_letters) = (settings.posts.clone(), settings.dead_letters.clone());
         let brokers = settings.brokers.clone();
-        match Transactions::connect(&config) {
+        match Transactions::connect(config) {
             Ok(transactions) => Ok(Self { transactions, posts, dead_letters, id, brokers, patience }),
             Err(broken) => Err(told(broken, &id, &brokers, |_| String::new())),
         }
@@ -108,7 +109,8 @@ impl Redriver {
     pub fn put_back(&self, parcels: &[Parcel]) -> Result<(), RedriveError> {
         let deadline = Instant::now() + self.patience;
         let markers: Vec<_> = parcels.iter().map(|parcel| Marker::of(&parcel.letter)).collect();
-        let outcome = self.transactions.begin(deadline).and_then(|()| {
+        let begun = self.transactions.is_untroubled().and_then(|()| self.transactions.begin(deadline));
+        let outcome = begun.and_then(|()| {
             let both = |(parcel, marker)| [Sending { parcel, marker: None }, Sending { parcel, marker: Some(marker) }];
             let records = parcels.iter().zip(&markers).flat_map(both);
             self.transactions.send(records, Sending::name, |sending, sent| self.record(sending, sent), deadline)?;

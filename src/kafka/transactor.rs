@@ -80,7 +80,7 @@ impl Transactor {
         metrics: &Metrics,
     ) -> Result<Self, Fatal> {
         let topics = Topics::of(settings);
-        let transactions = Transactions::connect(&settings.transactional_producer());
+        let transactions = Transactions::connect(settings.transactional_producer());
         let transactions = transactions.map_err(|broken| fatal(broken, settings, &topics))?;
         info!(transactional_id = settings.transactional_id(), "exactly once: transactions are ready");
         let (settings, metrics, most) = (settings.clone(), metrics.clone(), most.max(1));
@@ -88,7 +88,7 @@ impl Transactor {
     }
 
     /// Starts the thread; it ends when the road has closed, or with a fatal report.
-    pub(super) fn spawn(self) -> Result<(), Fatal> {
+    pub(super) fn spawn(mut self) -> Result<(), Fatal> {
         let spawned = thread::Builder::new().name("transactor".to_owned()).spawn(move || {
             if let Err(fatal) = self.run() {
                 let _ = self.reports.send(Err(fatal));
@@ -97,7 +97,7 @@ impl Transactor {
         spawned.map(drop).map_err(|error| Fatal::Internal { part: "transactor", cause: error.to_string() })
     }
 
-    fn run(&self) -> Result<(), Fatal> {
+    fn run(&mut self) -> Result<(), Fatal> {
         while let Ok(first) = self.finished.recv() {
             let pending = self.gather(first);
             self.deliver(&pending)?;
@@ -121,10 +121,12 @@ impl Transactor {
     }
 
     /// Tries until all of it is committed or belongs to another worker.
-    fn deliver(&self, pending: &[Pending]) -> Result<(), Fatal> {
+    fn deliver(&mut self, pending: &[Pending]) -> Result<(), Fatal> {
         let deadline = Instant::now() + self.settings.delivery_timeout;
-        let ended_by = |broken| fatal(broken, &self.settings, &self.topics);
+        let (settings, topics) = (self.settings.clone(), self.topics.clone());
+        let ended_by = |broken| fatal(broken, &settings, &topics);
         loop {
+            self.transactions.renew(deadline).map_err(ended_by)?;
             let cause = match self.attempt(pending, deadline) {
                 Ok(()) => return Ok(()),
                 Err(Trouble::ThrownOut) => "this worker was thrown out of its group".to_owned(),
@@ -165,7 +167,7 @@ impl Transactor {
         self.transactions.send(records, |wire| wire.to, |wire, sent| wire.with(sent), deadline)?;
         fault::reach(Point::InsideTransaction);
         let offsets = self.offsets(&ours).map_err(|error| Broken::Lost(error.to_string()))?;
-        self.transactions.send_offsets(&offsets, &member, deadline)?;
+        self.transactions.send_offsets(offsets, member, deadline)?;
         let sending = start.elapsed();
         self.transactions.commit(deadline)?;
         self.tell(&ours, began, start, sending);
