@@ -16,24 +16,24 @@ use crate::support::web::rendered;
 use crate::support::worker::{Setup, moderato};
 
 /// A folder of verdicts and policies.
-struct Desk(TempDir);
+pub struct Desk(TempDir);
 
 impl Desk {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::Builder::new().prefix("moderato-diff-").tempdir().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) -> String {
+    pub fn write(&self, name: &str, text: &str) -> String {
         fs::write(self.path(name), text).unwrap();
         self.path(name).display().to_string()
     }
 
     /// The tests' policy with other words in it.
-    fn policy(&self, name: &str, changes: &[(&str, &str)]) -> String {
+    pub fn policy(&self, name: &str, changes: &[(&str, &str)]) -> String {
         let policy = fs::read_to_string(repository(POLICY)).unwrap();
         let changed = changes.iter().fold(policy, |policy, (from, to)| {
             assert!(policy.contains(from), "{from} is not in the policy");
@@ -43,30 +43,30 @@ impl Desk {
     }
 
     /// What `moderato classify` makes of these posts, in a file.
-    fn verdicts(&self, name: &str, setup: Setup, posts: &[Value]) -> String {
+    pub fn verdicts(&self, name: &str, setup: Setup, posts: &[Value]) -> String {
         let output = setup.output(jsonl(posts).as_bytes());
         assert_eq!(lines(&output.stdout).len(), posts.len(), "{}", String::from_utf8_lossy(&output.stderr));
         self.write(name, &String::from_utf8(output.stdout).unwrap())
     }
 }
 
-fn jsonl(values: &[Value]) -> String {
+pub fn jsonl(values: &[Value]) -> String {
     values.iter().map(|value| format!("{value}\n")).collect()
 }
 
 /// Different posts in three languages, as their producer says.
-fn some_posts(count: usize) -> Vec<Value> {
+pub fn some_posts(count: usize) -> Vec<Value> {
     let text = |n: usize| format!("Claim {n}: the bridge was closed {}.", "and opened again ".repeat(n % 9));
     (0..count).map(|n| json!({"id": format!("p{n}"), "text": text(n), "lang": (["en", "de", "fr"][n % 3])})).collect()
 }
 
 /// `moderato diff` with the tests' model and policy as configuration.
-fn diff(arguments: &[&str]) -> (Value, Option<i32>) {
+pub fn diff(arguments: &[&str]) -> (Value, Option<i32>) {
     told(arguments.iter().fold(classify().verb("diff"), |setup, one| setup.argument(one)))
 }
 
 /// The JSON that it prints, which keeps to its schema, and the exit code.
-fn told(setup: Setup) -> (Value, Option<i32>) {
+pub fn told(setup: Setup) -> (Value, Option<i32>) {
     let output = setup.argument("--json").output(b"");
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"));
@@ -77,7 +77,7 @@ fn told(setup: Setup) -> (Value, Option<i32>) {
     (report, output.status.code())
 }
 
-fn refusal(arguments: &[&str]) -> String {
+pub fn refusal(arguments: &[&str]) -> String {
     let output = arguments.iter().fold(classify().verb("diff"), |setup, one| setup.argument(one)).output(b"");
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
@@ -85,11 +85,11 @@ fn refusal(arguments: &[&str]) -> String {
     said
 }
 
-fn misinformation(verdict: &Value) -> f64 {
+pub fn misinformation(verdict: &Value) -> f64 {
     verdict["data"]["verdict"]["raw_scores"]["misinformation"].as_f64().unwrap()
 }
 
-fn ids(list: &Value) -> BTreeSet<String> {
+pub fn ids(list: &Value) -> BTreeSet<String> {
     list.as_array().unwrap().iter().map(|one| one["post_id"].as_str().unwrap().to_owned()).collect()
 }
 

@@ -13,6 +13,7 @@ mod dead_letters;
 mod delivery;
 mod devices;
 mod diff;
+mod diff_judged;
 mod draft;
 mod edits;
 mod eval;

@@ -1,6 +1,7 @@
 //! Puts the worker together: configuration to parts, start order, stop order. The only place that knows every part.
 
 mod beside;
+mod both;
 pub mod feed;
 mod replay;
 pub mod schemas;
@@ -16,6 +17,7 @@ use tracing::{info, warn};
 
 use self::beside::Beside;
 pub use self::beside::{facts, is_warm};
+pub use self::both::{Records, Spent, both, load_both};
 pub use self::replay::{Input, Replay, replay};
 use self::schemas::Schemas;
 pub use self::stopping::{stop_on_signals, supervise};
@@ -116,6 +118,11 @@ pub fn load(config: &Config) -> Result<Judges, AppError> {
     let policy = Policy::load(&config.policy)?;
     let started = Instant::now();
     let model = model::load(&config.model, &policy)?;
+    judges(config, policy, model, started)
+}
+
+/// Held to what limits and calibration ask for.
+fn judges(config: &Config, policy: Policy, model: Loaded, started: Instant) -> Result<Judges, AppError> {
     let info = &model.info;
     fits(&config.limits, info)?;
     calibrated(&policy, info)?;

@@ -169,7 +169,7 @@ impl KafkaSettings {
 }
 
 /// Which model, on what.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelSettings {
     /// The model folder.
     pub path: PathBuf,

@@ -18,7 +18,7 @@ pub mod words;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use self::candidate::{Candidate, hold_to_quotas};
+use self::candidate::hold_to_quotas;
 pub use self::count::Fields;
 use self::count::{Counter, score_change, severity};
 pub use self::join::{By, Joined, Pair};
@@ -32,6 +32,7 @@ pub use self::side::{Row, Side, head};
 use self::truth::Marks;
 use crate::eval::bootstrap::Resampling;
 use crate::eval::dataset::Dataset;
+use crate::policy::Policy;
 use crate::reconcile::Findings;
 
 /// What was read.
@@ -57,8 +58,8 @@ pub struct Asked<'a> {
     pub caps: &'a [Cap],
     /// The window in which acts are counted where nothing else names one.
     pub window: Duration,
-    /// The policy whose judgements the second side are.
-    pub candidate: Option<&'a Candidate>,
+    /// The policies of sides whose verdicts nobody has held to their quotas yet; that of the second is a candidate.
+    pub policies: [Option<&'a Policy>; 2],
     /// What the posts truly are, and the labels that it was read for.
     pub truth: Option<(&'a Dataset, &'a [String])>,
     /// What else posts are sliced by.
@@ -79,11 +80,16 @@ pub struct Compared {
 pub fn compare(books: &mut Books, asked: &Asked<'_>) -> Compared {
     let by = asked.by.unwrap_or_else(|| By::usual(&books.a, &books.b));
     let joined = by.join(&books.a, &books.b);
-    if let Some(candidate) = asked.candidate {
-        let kept = joined.pairs.iter().map(|(_, b)| *b).chain(joined.only_b.iter().copied());
-        hold_to_quotas(&candidate.policy, &mut books.b, kept, &books.names);
+    let [in_force, candidate] = asked.policies;
+    if let Some(policy) = in_force {
+        let kept = joined.pairs.iter().map(|(a, _)| *a).chain(joined.only_a.iter().copied());
+        hold_to_quotas(policy, &mut books.a, kept, &books.names);
     }
-    let labels = books.labels(asked.candidate);
+    if let Some(policy) = candidate {
+        let kept = joined.pairs.iter().map(|(_, b)| *b).chain(joined.only_b.iter().copied());
+        hold_to_quotas(policy, &mut books.b, kept, &books.names);
+    }
+    let labels = books.labels(candidate);
     let Books { names, a, b } = &*books;
     let mut counter = Counter::new((a, b), &labels, asked.tolerance);
     let mut flips: Vec<Pair> =
@@ -93,8 +99,7 @@ pub fn compare(books: &mut Books, asked: &Asked<'_>) -> Compared {
     ranked.sort_by(|one, other| (other.0.cmp(&one.0)).then(other.1.total_cmp(&one.1)).then(one.2.cmp(&other.2)));
     flips.extend(ranked.into_iter().map(|(_, _, pair)| pair));
 
-    let caps =
-        Caps { asked: asked.caps, policy: asked.candidate.map(|candidate| &candidate.policy), window: asked.window };
+    let caps = Caps { asked: asked.caps, policy: candidate, window: asked.window };
     let mut of_a = joined.pairs.iter().map(|(at, _)| at).chain(&joined.only_a).map(|at| &a.rows[*at]);
     let mut of_b = joined.pairs.iter().map(|(_, at)| at).chain(&joined.only_b).map(|at| &b.rows[*at]);
     let blast_radius = caps.radius(&labels, names, [&mut of_a, &mut of_b]);
@@ -110,7 +115,8 @@ pub fn compare(books: &mut Books, asked: &Asked<'_>) -> Compared {
         same,
         a: side(books, 0, &joined, asked.list),
         b: side(books, 1, &joined, asked.list),
-        candidate: asked.candidate.is_some(),
+        candidate: candidate.is_some(),
+        judged: None,
         joined_by: match by {
             By::Coordinates => "coordinates",
             By::Post => "post",
@@ -185,19 +191,21 @@ fn judged(
 }
 
 impl Books {
-    /// Every label, in the candidate's order or the alphabet's.
-    fn labels(&mut self, candidate: Option<&Candidate>) -> Vec<Name> {
-        if let Some(candidate) = candidate {
-            return candidate.policy.labels.iter().map(|label| self.names.number(&label.id)).collect();
-        }
-        let labels: BTreeSet<Name> = self.a.labels().chain(self.b.labels()).collect();
-        let mut labels: Vec<Name> = labels.into_iter().collect();
-        labels.sort_by(|one, other| self.names.word(*one).cmp(self.names.word(*other)));
+    /// Every label: the candidate's in their order, then the others in the alphabet's.
+    fn labels(&mut self, candidate: Option<&Policy>) -> Vec<Name> {
+        let mut labels: Vec<Name> = match candidate {
+            Some(policy) => policy.labels.iter().map(|label| self.names.number(&label.id)).collect(),
+            None => Vec::new(),
+        };
+        let others: BTreeSet<Name> = self.a.labels().chain(self.b.labels()).filter(|it| !labels.contains(it)).collect();
+        let mut others: Vec<Name> = others.into_iter().collect();
+        others.sort_by(|one, other| self.names.word(*one).cmp(self.names.word(*other)));
+        labels.extend(others);
         labels
     }
 
     /// Their words.
-    pub fn label_words(&mut self, candidate: Option<&Candidate>) -> Vec<String> {
+    pub fn label_words(&mut self, candidate: Option<&Policy>) -> Vec<String> {
         self.labels(candidate).iter().map(|label| self.names.word(*label).to_owned()).collect()
     }
 

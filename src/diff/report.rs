@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::app::Spent;
 use crate::calibration::BASELINE_BINS;
 use crate::eval::report::{Estimate, JudgeRef};
 use crate::policy::Action;
@@ -10,7 +11,7 @@ use crate::reconcile::Findings;
 use crate::verdict::ActionReason;
 
 /// `diff.v1`: the verdicts of two sides on the same posts. `a` is the first side, `b` the second: another place of verdicts,
-/// or a candidate policy on the raw scores of `a`. In pairs of numbers the first is of `a`.
+/// a candidate policy on the raw scores of `a`, or a candidate that judged the posts beside `a`. In pairs of numbers the first is of `a`.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(title = "diff.v1")]
 pub struct DiffV1 {
@@ -26,8 +27,10 @@ pub struct DiffV1 {
     pub a: SideReport,
     /// The second side.
     pub b: SideReport,
-    /// Whether the second side is a policy on the raw scores of the first.
+    /// Whether the second side is a candidate: a policy on the raw scores of the first, or judged beside it in one run.
     pub candidate: bool,
+    /// What the judging cost, where both sides were judged in one run.
+    pub judged: Option<JudgedReport>,
     /// What verdicts were joined by: `coordinates` or `post`.
     pub joined_by: &'static str,
     /// Records whose two verdicts are about different posts, although they stand at one place: look at what is compared.
@@ -78,6 +81,19 @@ pub struct SideReport {
     pub only_here: Findings<PostRef>,
     /// Who judged, and how many verdicts.
     pub judges: Vec<JudgeCount>,
+}
+
+/// Posts that were judged under both policies in one run.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct JudgedReport {
+    /// Where the posts were read, once for both sides.
+    pub posts: String,
+    /// Whether one copy of the model's weights answered for both sides.
+    pub weights_shared: bool,
+    /// What the first side's verdicts cost.
+    pub a: Spent,
+    /// What the second side's cost.
+    pub b: Spent,
 }
 
 /// Who gave how many verdicts.

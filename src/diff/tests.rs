@@ -61,7 +61,7 @@ fn asked(fields: &Fields) -> Asked<'_> {
         list: 10,
         caps: &[],
         window: Duration::from_secs(10),
-        candidate: None,
+        policies: [None; 2],
         truth: None,
         fields,
         resampling: Resampling { resamples: 20, seed: 1 },

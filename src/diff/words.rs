@@ -1,6 +1,7 @@
 //! What a report says in plain words, and strangers' words made fit to be shown.
 
-use super::report::{Changes, DiffV1, Radius, TruthReport};
+use super::report::{Changes, DiffV1, JudgedReport, Radius, TruthReport};
+use crate::app::Spent;
 use crate::hygiene::is_invisible;
 
 /// `1,234,567`.
@@ -102,6 +103,31 @@ pub fn truth(truth: &TruthReport) -> String {
         100.0 * b.value,
         100.0 * change.value,
         interval.unwrap_or_default()
+    )
+}
+
+/// What the judging of both sides in one run cost.
+pub fn judged(judged: &JudgedReport) -> Vec<String> {
+    let weights = if judged.weights_shared { ", over one copy of the weights" } else { "" };
+    let mut told = vec![format!("{} was read once and judged by both in this run{weights}", visible(&judged.posts))];
+    told.extend([("before", &judged.a), ("after", &judged.b)].map(|(when, spent)| format!("{when}: {}", cost(spent))));
+    told
+}
+
+fn cost(spent: &Spent) -> String {
+    let Spent { rows, twins, row_tokens, prompt_tokens, prompt_tokens_run, prompt_tokens_shared, .. } = spent;
+    let a_row = |tokens: u64| tokens as f64 / (*rows).max(1) as f64;
+    let twins = if *twins > 0 { format!(" and {} answered by their twins", grouped(*twins)) } else { String::new() };
+    format!(
+        "{} posts run{twins}, {} tokens of them; of the prompt's {}, {} run and {} taken from its cache: {:.1} tokens \
+         run a post, where {:.1} would be without the cache",
+        grouped(*rows),
+        grouped(*row_tokens),
+        grouped(*prompt_tokens),
+        grouped(*prompt_tokens_run),
+        grouped(*prompt_tokens_shared),
+        a_row(row_tokens + prompt_tokens_run),
+        a_row(row_tokens + rows * prompt_tokens),
     )
 }
 

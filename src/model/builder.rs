@@ -1,12 +1,12 @@
 //! From a verified folder to instances that are warm: which graph, how many at once, with which threads.
 
-use std::{cell::OnceCell, collections::BTreeMap, thread};
+use std::{cell::Cell, collections::BTreeMap, thread};
 
 use super::{
     Determinism, Device, GraphChoice, ModelConfig, ModelError, ModelSettings, Prompt,
     buckets::Buckets,
     cascade::{CascadeEngine, spread},
-    contract::{Contract, Fallback},
+    contract::{CacheShape, Contract, Fallback},
     full::{FullEngine, FullInputs},
     instance::Instance,
     manifest::{Folder, Graph},
@@ -15,7 +15,7 @@ use super::{
     recheck::Recheck,
     session::{Opening, Runtime},
     shapes::{Bounds, Shapes},
-    shared::SharedSession,
+    shared::{Sessions, SharedSession},
 };
 use ort::session::Session;
 
@@ -66,8 +66,10 @@ pub(super) struct Builder<'a> {
     pub folder: &'a Folder,
     pub config: &'a ModelConfig,
     pub model_digest: &'a str,
-    /// The folder's own graph, once it is open: what compares with it or falls back on it opens it once.
-    pub own: OnceCell<SharedSession>,
+    /// What is open: what compares with a graph, falls back on it or has another prompt opens it once.
+    pub sessions: &'a Sessions,
+    /// Counts the tokens of the prompt that are run.
+    pub prompt_tokens_run: &'a Cell<usize>,
 }
 
 impl Builder<'_> {
@@ -156,7 +158,7 @@ impl Builder<'_> {
         // One way to the same numbers, however many instances there will be.
         let prompt_threads = if self.is_strict() { 1 } else { instances * threads };
         let mut session = self.open(&full, prompt_threads, true)?;
-        let prefix = inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?.into_tensors()?;
+        let prefix = self.run_prompt(&inputs, &mut session, cache)?.into_tensors()?;
         drop(session);
         let session = self.shared(graph, threads)?;
         let exact = exact.map(|exact| self.shared(exact, threads)).transpose()?;
@@ -169,16 +171,24 @@ impl Builder<'_> {
         (0..instances).map(instance).collect()
     }
 
-    /// A graph's session; the folder's own is opened once.
+    fn run_prompt(
+        &self,
+        inputs: &FullInputs,
+        session: &mut Session,
+        cache: CacheShape,
+    ) -> Result<PrefixCache, ModelError> {
+        let prompt = self.prompt.prefix_ids();
+        self.prompt_tokens_run.set(self.prompt_tokens_run.get() + prompt.len());
+        inputs.prompt_cache(session, cache, prompt)
+    }
+
+    /// A graph's session, opened once: where a device compiles for shapes, for those of this prompt alone.
     fn shared(&self, graph: &Graph, threads: usize) -> Result<SharedSession, ModelError> {
-        if let Some(own) = self.own.get().filter(|_| graph.precision == EXACT) {
-            return Ok(own.clone());
-        }
-        let session = SharedSession::new(self.open(graph, threads, false)?);
-        if graph.precision == EXACT {
-            let _ = self.own.set(session.clone());
-        }
-        Ok(session)
+        let shapes = match self.settings.device {
+            Device::Tensorrt(_) | Device::TensorrtRtx(_) => Shapes::of_posts(&graph.contract, self.bounds()).max,
+            Device::Cpu | Device::Openvino(_) | Device::Cuda(_) => String::new(),
+        };
+        self.sessions.opened(&graph.path, shapes, || self.open(graph, threads, false))
     }
 
     /// A run of this convention lends its inputs, so each instance needs a session of its own: one unless told otherwise.
@@ -193,7 +203,7 @@ impl Builder<'_> {
         let cache = inputs.cache;
         let mut session = self.open(graph, threads, false)?;
         let (prefix, before) = if shared {
-            (inputs.prompt_cache(&mut session, cache, self.prompt.prefix_ids())?, Vec::new())
+            (self.run_prompt(&inputs, &mut session, cache)?, Vec::new())
         } else {
             (PrefixCache::empty(cache), self.prompt.prefix_ids().to_vec())
         };

@@ -62,6 +62,11 @@ impl CascadeEngine {
         self.session.session()
     }
 
+    /// The handle to it.
+    pub(super) fn shared(&self) -> &SharedSession {
+        &self.session
+    }
+
     /// Scores every row in one run: of that shape, or of the smallest that holds them.
     pub(super) fn classify(&mut self, rows: &[&[u32]], shape: Option<Bucket>) -> Result<Vec<RowScores>, ModelError> {
         let smallest = || Bucket { rows: rows.len(), width: rows.iter().map(|row| row.len()).max().unwrap_or(0) };

@@ -47,6 +47,13 @@ impl Instance {
         self.buckets
     }
 
+    pub(super) fn shares_weights_with(&self, other: &Self) -> bool {
+        match (&self.engine, &other.engine) {
+            (Engine::Cascade(one), Engine::Cascade(other)) => one.shared().is(other.shared()),
+            _ => false,
+        }
+    }
+
     /// What the model is given for rows of these lengths, in tokens, padding included.
     pub fn run_tokens(&self, lengths: &[usize]) -> usize {
         match self.buckets {

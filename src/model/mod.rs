@@ -35,7 +35,7 @@ mod tokenizer;
 mod wire;
 mod words;
 
-use std::{cell::OnceCell, collections::BTreeMap, path::Path, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,7 @@ use self::{
     contract::{CacheShape, Fallback},
     manifest::Folder,
     session::Runtime,
+    shared::Sessions,
 };
 pub use crate::config::{Determinism, Device, GraphChoice, InputLimit, ModelSettings, OnOverlong, Precision};
 use crate::{policy::Policy, verdict::Conditions};
@@ -66,6 +67,16 @@ pub struct Loaded {
     pub prompt: Arc<Prompt>,
     /// For verdicts and for people.
     pub info: Arc<ModelInfo>,
+    /// Tokens of the prompt that were run while it was loaded, every time counted.
+    pub prompt_tokens_run: usize,
+}
+
+impl Loaded {
+    /// Whether one copy of the weights answers for both.
+    pub fn shares_weights_with(&self, other: &Self) -> bool {
+        let pair = self.instances.first().zip(other.instances.first());
+        pair.is_some_and(|(one, other)| one.shares_weights_with(other))
+    }
 }
 
 /// What identifies and describes a loaded model.
@@ -132,51 +143,86 @@ pub struct ModelShape {
 
 /// Verifies, loads, runs the prompt once and warms up.
 pub fn load(settings: &ModelSettings, policy: &Policy) -> Result<Loaded, ModelError> {
-    let folder = Folder::verify(&settings.path, settings.require_manifest)?;
-    license::check(folder.license().as_deref(), settings.license_accepted)?;
-    let config = ModelConfig::read(&folder)?;
-    let prompt = Prompt::build(&folder, policy)?.resized(settings.prompt_tokens);
-    config.check_vocabulary(prompt.vocabulary())?;
-    config.check_positions(&prompt)?;
-    let runtime = Runtime::load(settings.onnxruntime.as_deref())?;
-    let model_digest = folder.model_digest();
-    let builder = Builder {
-        runtime: &runtime,
-        settings,
-        prompt: &prompt,
-        folder: &folder,
-        config: &config,
-        model_digest: &model_digest,
-        own: OnceCell::new(),
-    };
-    let Ready { graph, precision, instances, nodes, fallback_nodes, threads } = match settings.precision {
-        Precision::Auto => precision::fastest_that_agrees(&builder)?,
-        Precision::Exported => builder.ready(None)?,
-        Precision::Fp32 | Precision::Fp16 | Precision::Int8 => builder.ready(Some(settings.precision.name()))?,
-    };
-    let cache = graph.contract.cache();
-    let info = ModelInfo {
-        name: folder.name(),
-        model_digest,
-        tokenizer_digest: prompt.tokenizer_digest().to_owned(),
-        prompt_digest: prompt.digest().to_owned(),
-        policy_digest: policy.digest().to_owned(),
-        nodes,
-        fallback_nodes,
-        contract: graph.contract.describe(),
-        provider: settings.device.name(),
-        onnxruntime_version: runtime.version.clone(),
-        prompt_tokens: prompt.prefix_ids().len(),
-        tail_tokens: prompt.tail_ids().len(),
-        conditions: hardware::conditions(settings, &runtime.version, &precision, threads),
-        precision,
-        max_positions: config.max_positions,
-        labels: policy.labels.iter().map(|label| label.id.clone()).collect(),
-        shape: config.shape(cache),
-        instances: instances.len(),
-        license: folder.license(),
-    };
-    Ok(Loaded { instances, prompt: Arc::new(prompt), info: Arc::new(info) })
+    Ok(Verified::of(settings)?.under(policy, None)?.0)
+}
+
+/// The same model under two policies: each has instances and a prompt's cache of its own, over one copy of the weights
+/// where the graph allows it. Both answer in the precision that was taken for the first.
+pub fn load_both(settings: &ModelSettings, [one, other]: [&Policy; 2]) -> Result<[Loaded; 2], ModelError> {
+    let verified = Verified::of(settings)?;
+    let (first, precision) = verified.under(one, None)?;
+    let (second, _) = verified.under(other, Some(&precision))?;
+    Ok([first, second])
+}
+
+/// A folder that may be loaded, and what is open of it.
+struct Verified<'a> {
+    settings: &'a ModelSettings,
+    folder: Folder,
+    config: ModelConfig,
+    model_digest: String,
+    sessions: Sessions,
+}
+
+impl<'a> Verified<'a> {
+    fn of(settings: &'a ModelSettings) -> Result<Self, ModelError> {
+        let folder = Folder::verify(&settings.path, settings.require_manifest)?;
+        license::check(folder.license().as_deref(), settings.license_accepted)?;
+        let config = ModelConfig::read(&folder)?;
+        let model_digest = folder.model_digest();
+        Ok(Self { settings, folder, config, model_digest, sessions: Sessions::default() })
+    }
+
+    /// Loaded around a policy's prompt, in the precision that was taken before, if one was; and the graph's precision.
+    fn under(&self, policy: &Policy, taken: Option<&str>) -> Result<(Loaded, String), ModelError> {
+        let Self { settings, folder, config, model_digest, sessions } = self;
+        let prompt = Prompt::build(folder, policy)?.resized(settings.prompt_tokens);
+        config.check_vocabulary(prompt.vocabulary())?;
+        config.check_positions(&prompt)?;
+        let runtime = Runtime::load(settings.onnxruntime.as_deref())?;
+        let prompt_tokens_run = Cell::new(0);
+        let builder = Builder {
+            runtime: &runtime,
+            settings,
+            prompt: &prompt,
+            folder,
+            config,
+            model_digest,
+            sessions,
+            prompt_tokens_run: &prompt_tokens_run,
+        };
+        let Ready { graph, precision: computed, instances, nodes, fallback_nodes, threads } =
+            match (taken, settings.precision) {
+                (Some(taken), _) => builder.ready(Some(taken))?,
+                (None, Precision::Auto) => precision::fastest_that_agrees(&builder)?,
+                (None, Precision::Exported) => builder.ready(None)?,
+                (None, asked) => builder.ready(Some(asked.name()))?,
+            };
+        let cache = graph.contract.cache();
+        let info = ModelInfo {
+            name: folder.name(),
+            model_digest: model_digest.clone(),
+            tokenizer_digest: prompt.tokenizer_digest().to_owned(),
+            prompt_digest: prompt.digest().to_owned(),
+            policy_digest: policy.digest().to_owned(),
+            nodes,
+            fallback_nodes,
+            contract: graph.contract.describe(),
+            provider: settings.device.name(),
+            onnxruntime_version: runtime.version.clone(),
+            prompt_tokens: prompt.prefix_ids().len(),
+            tail_tokens: prompt.tail_ids().len(),
+            conditions: hardware::conditions(settings, &runtime.version, &computed, threads),
+            precision: computed,
+            max_positions: config.max_positions,
+            labels: policy.labels.iter().map(|label| label.id.clone()).collect(),
+            shape: config.shape(cache),
+            instances: instances.len(),
+            license: folder.license(),
+        };
+        let prompt_tokens_run = prompt_tokens_run.get();
+        Ok((Loaded { instances, prompt: Arc::new(prompt), info: Arc::new(info), prompt_tokens_run }, graph.precision))
+    }
 }
 
 /// The precisions that a folder's `classify` graphs have, its own first; the folder is verified for it.

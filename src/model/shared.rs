@@ -7,7 +7,12 @@
 
 #![expect(unsafe_code, reason = "ort has no call that runs a shared session")]
 
-use std::sync::Arc;
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+};
 
 use ort::{
     AsPointer,
@@ -20,9 +25,36 @@ use super::error::{ModelError, run_failed};
 #[derive(Clone)]
 pub(super) struct SharedSession(Arc<Session>);
 
+/// Sessions that are open, by their graph and the shapes they are compiled for; nothing is kept open for it.
+#[derive(Default)]
+pub(super) struct Sessions(RefCell<BTreeMap<(PathBuf, String), Weak<Session>>>);
+
+impl Sessions {
+    /// The session that is open, or a new one.
+    pub(super) fn opened(
+        &self,
+        graph: &Path,
+        shapes: String,
+        open: impl FnOnce() -> Result<Session, ModelError>,
+    ) -> Result<SharedSession, ModelError> {
+        let key = (graph.to_owned(), shapes);
+        if let Some(session) = self.0.borrow().get(&key).and_then(Weak::upgrade) {
+            return Ok(SharedSession(session));
+        }
+        let session = SharedSession::new(open()?);
+        self.0.borrow_mut().insert(key, Arc::downgrade(&session.0));
+        Ok(session)
+    }
+}
+
 impl SharedSession {
     pub(super) fn new(session: Session) -> Self {
         Self(Arc::new(session))
+    }
+
+    /// Whether both are handles to one session.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     pub(super) fn session(&self) -> &Session {

@@ -210,7 +210,7 @@ impl Judge {
 }
 
 /// Where a record stood.
-pub(super) fn source_ref(original: &Original) -> SourceRef<'_> {
+pub fn source_ref(original: &Original) -> SourceRef<'_> {
     SourceRef {
         topic: (&*original.topic).into(),
         partition: original.partition,

@@ -1,6 +1,8 @@
 //! `moderato diff`: what changes between two sets of verdicts, or would change under another policy.
 
 mod csv;
+mod input;
+mod judged;
 mod posts;
 mod sides;
 mod text;
@@ -11,11 +13,13 @@ use std::time::Duration;
 
 use clap::Args;
 
+use self::judged::Judged;
+use self::sides::Accounts;
 use super::places::Source;
 use super::{Common, VerbSettings, problems};
-use crate::config::{Config, Needs, duration};
+use crate::config::{Config, KafkaSettings, Needs, Setting, duration};
 use crate::diff::candidate::Candidate;
-use crate::diff::report::DiffV1;
+use crate::diff::report::{DiffV1, JudgedReport};
 use crate::diff::{Asked, Books, By, Cap, Compared, Fields, Range, compare, html, place};
 use crate::error::Exit;
 use crate::eval::bootstrap::Resampling;
@@ -25,7 +29,8 @@ use crate::policy::Policy;
 use crate::reconcile::Place;
 
 /// What would change: the verdicts of A beside those of B on the same posts, or beside what another policy makes of A's raw
-/// scores, without running a model.
+/// scores, without running a model. Or with --judge: posts that are judged in this run, by the policy in force and by the
+/// candidate.
 ///
 /// A place of verdicts is a file (.jsonl or .parquet), a folder of such files, `-` for JSON lines on standard input, or
 /// topic:NAME.
@@ -37,10 +42,18 @@ pub(super) struct DiffArguments {
     #[command(flatten)]
     common: Common,
     /// The verdicts to compare with.
-    a: Source,
+    a: Option<Source>,
     /// The verdicts that are compared; or leave it out and name a candidate with --policy (and its model's folder, for its
     /// tokenizer, with --model or -c).
     b: Option<Source>,
+    /// Judge the posts of this place (topic:NAME, or `post.v1` in .jsonl or .parquet, a folder or `-`) in this run, under the
+    /// policy of the configuration and under --policy: each with its own prompt, computed once. Nothing is published or
+    /// committed.
+    #[arg(long, value_name = "PLACE", conflicts_with = "a")]
+    judge: Option<Source>,
+    /// With --judge, a key that only the candidate has so, such as model.path=FOLDER; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = super::setting)]
+    candidate_set: Vec<Setting>,
     /// Only posts from here on: a time, or offsets (0:1500,1:1400) of the posts' topic.
     #[arg(long, value_name = "PLACE", value_parser = place)]
     from: Option<Place>,
@@ -113,57 +126,107 @@ fn mend(message: &str) -> Exit {
 }
 
 pub(super) fn run(arguments: &DiffArguments) -> Result<Exit, Exit> {
-    arguments.check()?;
-    let config = arguments.config()?;
-    let candidate = arguments.candidate(config.as_ref())?;
-    let kafka = config.as_ref().map(|config| &config.kafka);
-    let range = Range { from: arguments.from.clone(), to: arguments.to.clone() };
-    let mut books = Books::default();
-    let reading = sides::Reading { kafka, range: &range };
-    let accounts = reading.both(arguments, candidate.as_ref(), &mut books)?;
-
-    let known = books.label_words(candidate.as_ref());
-    let dataset = arguments.labels.as_deref().map(|path| arguments.dataset(path, &known)).transpose()?;
-    let fields = arguments.fields(dataset.as_ref(), kafka)?;
-    let mut compared = compare(
-        &mut books,
-        &Asked {
-            by: arguments.by.map(|by| match by {
-                Joining::Coordinates => By::Coordinates,
-                Joining::Post => By::Post,
-            }),
-            tolerance: arguments.tolerance,
-            list: arguments.list,
-            caps: &arguments.max_acts,
-            window: arguments.window,
-            candidate: candidate.as_ref(),
-            truth: dataset.as_ref().map(|dataset| (dataset, &known[..])),
-            fields: &fields,
-            resampling: Resampling { resamples: arguments.resamples, seed: arguments.seed },
-        },
-    );
-    accounts.enter(&mut compared.report);
-    if let Some(posts) = &arguments.posts {
-        posts::show(posts, kafka, &books, &mut compared)?;
+    match (&arguments.judge, &arguments.a) {
+        (Some(posts), _) => arguments.judge(posts),
+        (None, Some(a)) => arguments.read(a),
+        (None, None) => Err(mend(
+            "name a place of verdicts and a second one, or a candidate with --policy; or posts to judge with --judge",
+        )),
     }
-    arguments.write(&books, &compared)?;
-    Ok(if compared.report.same { Exit::Ok } else { Exit::Differs })
+}
+
+/// What is in the books, and how it came there.
+struct Read<'a> {
+    policies: [Option<&'a Policy>; 2],
+    accounts: Accounts,
+    judged: Option<JudgedReport>,
 }
 
 impl DiffArguments {
-    fn check(&self) -> Result<(), Exit> {
-        match (&self.b, &self.common.policy) {
-            (None, None) => Err(mend("name a second place of verdicts, or a candidate policy with --policy")),
-            (Some(_), Some(_)) => Err(mend("name a second place of verdicts or a --policy, not both")),
-            (Some(b), _) if *b == self.a && b.is_stdin() => Err(mend("standard input can be one side only")),
-            _ if self.tolerance.is_nan() || self.tolerance < 0.0 => {
-                Err(mend("--tolerance: write 0 or more, such as 0.001"))
-            }
-            _ if !self.slice.is_empty() && self.labels.is_none() && self.posts.is_none() => {
-                Err(mend("--slice: the fields of posts stand in --labels or --posts; name one"))
-            }
-            _ => self.check_outputs(),
+    /// Posts, judged here by two.
+    fn judge(&self, posts: &Source) -> Result<Exit, Exit> {
+        if self.common.policy.is_none() && self.candidate_set.is_empty() {
+            return Err(mend("--judge: name a candidate with --policy, or what else it has with --candidate-set"));
         }
+        if posts.is_stdin() && self.posts.as_ref().is_some_and(Source::is_stdin) {
+            return Err(mend("standard input can be read only once: name a file in --judge or --posts"));
+        }
+        self.check()?;
+        let configs = judged::Configs::of(self, posts)?;
+        let mut books = Books::default();
+        let Judged { policies, accounts, report } = judged::run(&configs, posts, &self.range(), &mut books)?;
+        let read = Read { policies: [Some(&policies[0]), Some(&policies[1])], accounts, judged: Some(report) };
+        self.compare(&mut books, Some(&configs.live.kafka), read)
+    }
+
+    /// Verdicts that are there.
+    fn read(&self, a: &Source) -> Result<Exit, Exit> {
+        if !self.candidate_set.is_empty() {
+            return Err(mend("--candidate-set: it is for posts that are judged here; name them with --judge"));
+        }
+        match (&self.b, &self.common.policy) {
+            (None, None) => {
+                return Err(mend("name a second place of verdicts, or a candidate policy with --policy"));
+            }
+            (Some(_), Some(_)) => return Err(mend("name a second place of verdicts or a --policy, not both")),
+            (Some(b), _) if b == a && b.is_stdin() => return Err(mend("standard input can be one side only")),
+            _ => self.check()?,
+        }
+        let config = self.config()?;
+        let candidate = self.candidate(config.as_ref())?;
+        let kafka = config.as_ref().map(|config| &config.kafka);
+        let range = self.range();
+        let mut books = Books::default();
+        let reading = sides::Reading { kafka, range: &range };
+        let accounts = reading.both((a, self.b.as_ref()), candidate.as_ref(), &mut books)?;
+        let policies = [None, candidate.as_ref().map(|candidate| &candidate.policy)];
+        self.compare(&mut books, kafka, Read { policies, accounts, judged: None })
+    }
+
+    fn range(&self) -> Range {
+        Range { from: self.from.clone(), to: self.to.clone() }
+    }
+
+    fn compare(&self, books: &mut Books, kafka: Option<&KafkaSettings>, read: Read<'_>) -> Result<Exit, Exit> {
+        let Read { policies, accounts, judged } = read;
+        let known = books.label_words(policies[1]);
+        let dataset = self.labels.as_deref().map(|path| self.dataset(path, &known)).transpose()?;
+        let fields = self.fields(dataset.as_ref(), kafka)?;
+        let mut compared = compare(
+            books,
+            &Asked {
+                by: self.by.map(|by| match by {
+                    Joining::Coordinates => By::Coordinates,
+                    Joining::Post => By::Post,
+                }),
+                tolerance: self.tolerance,
+                list: self.list,
+                caps: &self.max_acts,
+                window: self.window,
+                policies,
+                truth: dataset.as_ref().map(|dataset| (dataset, &known[..])),
+                fields: &fields,
+                resampling: Resampling { resamples: self.resamples, seed: self.seed },
+            },
+        );
+        accounts.enter(&mut compared.report);
+        compared.report.judged = judged;
+        if let Some(posts) = &self.posts {
+            posts::show(posts, kafka, books, &mut compared)?;
+        }
+        self.write(books, &compared)?;
+        Ok(if compared.report.same { Exit::Ok } else { Exit::Differs })
+    }
+
+    /// What holds for either way.
+    fn check(&self) -> Result<(), Exit> {
+        if self.tolerance.is_nan() || self.tolerance < 0.0 {
+            return Err(mend("--tolerance: write 0 or more, such as 0.001"));
+        }
+        if !self.slice.is_empty() && self.labels.is_none() && self.posts.is_none() {
+            return Err(mend("--slice: the fields of posts stand in --labels or --posts; name one"));
+        }
+        self.check_outputs()
     }
 
     /// The reading may be long: a file that cannot be written is told before.
@@ -179,7 +242,7 @@ impl DiffArguments {
 
     /// Only where something in it is needed: two files are compared without any.
     fn config(&self) -> Result<Option<Config>, Exit> {
-        let sources = [Some(&self.a), self.b.as_ref(), self.posts.as_ref()];
+        let sources = [self.a.as_ref(), self.b.as_ref(), self.posts.as_ref()];
         let topics = sources.into_iter().flatten().any(Source::is_topic);
         let needs = match (topics, self.common.policy.is_some()) {
             (true, true) => Needs::Kafka,
@@ -217,7 +280,7 @@ impl DiffArguments {
         Dataset::parse(&name, &bytes, &wanted).map_err(|error| super::eval::faulty(&name, &error.0))
     }
 
-    fn fields(&self, dataset: Option<&Dataset>, kafka: Option<&crate::config::KafkaSettings>) -> Result<Fields, Exit> {
+    fn fields(&self, dataset: Option<&Dataset>, kafka: Option<&KafkaSettings>) -> Result<Fields, Exit> {
         match (dataset, &self.posts) {
             _ if self.slice.is_empty() => Ok(Fields::default()),
             (Some(dataset), _) => Ok(Fields::of(dataset, &self.slice)),

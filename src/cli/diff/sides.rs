@@ -1,8 +1,9 @@
 //! Reads both sides into the books.
 
+use std::fmt::Display;
+
 use serde::Deserialize;
 
-use super::DiffArguments;
 use crate::cli::places::{Entry, Source};
 use crate::config::KafkaSettings;
 use crate::diff::candidate::Candidate;
@@ -26,7 +27,44 @@ pub(super) struct Accounts {
     b: Account,
 }
 
+impl Account {
+    pub(super) fn named(name: String) -> Self {
+        Self { name, ..Self::default() }
+    }
+
+    /// The verdict of a record; what is none is counted.
+    pub(super) fn verdict<'a>(&mut self, at: &dyn Display, value: Option<&'a [u8]>) -> Option<VerdictV1<'a>> {
+        let Some(value) = value else {
+            self.without_verdict += 1;
+            return None;
+        };
+        let verdict = serde_json::from_slice(value).ok();
+        if verdict.is_none() {
+            match serde_json::from_slice::<Rejected>(value) {
+                Ok(_) => self.without_verdict += 1,
+                Err(_) => self.unread.add(at.to_string(), 3),
+            }
+        }
+        verdict
+    }
+}
+
 impl Accounts {
+    pub(super) fn of([a, b]: [Account; 2]) -> Self {
+        Self { a, b }
+    }
+
+    /// Without verdicts on either side there is nothing to tell.
+    pub(super) fn hold_any(&self, books: &Books) -> Result<(), Exit> {
+        for (account, side) in [(&self.a, &books.a), (&self.b, &books.b)] {
+            if side.rows.is_empty() {
+                eprintln!("{}: there are no verdicts of the range; look at the name, --from and --to", account.name);
+                return Err(Exit::Config);
+            }
+        }
+        Ok(())
+    }
+
     /// Into the report.
     pub(super) fn enter(self, report: &mut DiffV1) {
         let enter = |account: Account, side: &mut SideReport| {
@@ -54,12 +92,12 @@ impl Reading<'_> {
     /// A, and B or what the candidate makes of A.
     pub(super) fn both(
         &self,
-        arguments: &DiffArguments,
+        (first, second): (&Source, Option<&Source>),
         candidate: Option<&Candidate>,
         books: &mut Books,
     ) -> Result<Accounts, Exit> {
         let Books { names, a, b } = books;
-        let first = self.side(&arguments.a, |verdict| {
+        let first = self.side(first, |verdict| {
             let (judged, policy) = (&verdict.data.verdict, &*verdict.data.policy);
             if let (true, Some(candidate)) = (a.take(names, verdict, (judged, policy)), candidate) {
                 let judged = candidate.judge(verdict)?;
@@ -67,23 +105,16 @@ impl Reading<'_> {
             }
             Ok(())
         })?;
-        let second = match &arguments.b {
+        let second = match second {
             Some(source) => self.side(source, |verdict| {
                 b.take(names, verdict, (&verdict.data.verdict, &verdict.data.policy));
                 Ok(())
             })?,
-            None => Account {
-                name: candidate.map(|candidate| candidate.file.display().to_string()).unwrap_or_default(),
-                ..Account::default()
-            },
+            None => Account::named(candidate.map(|candidate| candidate.file.display().to_string()).unwrap_or_default()),
         };
-        for (account, side) in [(&first, &*a), (&second, &*b)] {
-            if side.rows.is_empty() {
-                eprintln!("{}: there are no verdicts of the range; look at the name, --from and --to", account.name);
-                return Err(Exit::Config);
-            }
-        }
-        Ok(Accounts { a: first, b: second })
+        let accounts = Accounts { a: first, b: second };
+        accounts.hold_any(books)?;
+        Ok(accounts)
     }
 
     fn side(
@@ -91,19 +122,9 @@ impl Reading<'_> {
         source: &Source,
         mut take: impl FnMut(&VerdictV1<'_>) -> Result<(), String>,
     ) -> Result<Account, Exit> {
-        let mut account = Account { name: source.to_string(), ..Account::default() };
+        let mut account = Account::named(source.to_string());
         source.each(self.kafka, "verdicts read", |Entry { at, value }| {
-            let Some(value) = value else {
-                account.without_verdict += 1;
-                return Ok(());
-            };
-            let Ok(verdict) = serde_json::from_slice::<VerdictV1<'_>>(value) else {
-                match serde_json::from_slice::<Rejected>(value) {
-                    Ok(_) => account.without_verdict += 1,
-                    Err(_) => account.unread.add(at.to_string(), 3),
-                }
-                return Ok(());
-            };
+            let Some(verdict) = account.verdict(at, *value) else { return Ok(()) };
             if !self.range.holds(&verdict.data.input.kafka) {
                 account.outside += 1;
                 return Ok(());

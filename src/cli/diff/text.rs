@@ -6,7 +6,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Cell, CellAlignment, Table};
 
 use crate::diff::report::{Changes, DiffV1, Flip, Radius, SideReport};
-use crate::diff::words::{cut, exceeded, grouped, headline, percent, span, visible};
+use crate::diff::words::{cut, exceeded, grouped, headline, judged, percent, span, visible};
 use crate::policy::Action;
 
 const ACTIONS: [Action; 3] = [Action::Allow, Action::Review, Action::Act];
@@ -38,6 +38,7 @@ pub(super) fn text(report: &DiffV1) -> String {
 fn about(report: &DiffV1) -> String {
     let mut lines: Vec<String> =
         [("before", &report.a), ("after", &report.b)].map(|(when, side)| read(when, side)).into();
+    lines.extend(report.judged.iter().flat_map(judged));
     lines.push(format!("joined by {}", report.joined_by));
     if report.other_posts > 0 {
         let count = grouped(report.other_posts);

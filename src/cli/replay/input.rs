@@ -7,6 +7,7 @@ use std::thread;
 
 use crossbeam_channel::{Sender, bounded};
 
+use crate::app::Records;
 use crate::error::Fatal;
 use crate::files::{self, FileError, Row};
 use crate::pipeline::filed::Written;
@@ -15,8 +16,6 @@ use crate::telemetry::trace::PostSpan;
 
 /// Records that are read ahead.
 const AHEAD: usize = 64;
-
-type Records = Box<dyn Iterator<Item = Result<Original, Fatal>> + Send>;
 
 /// The ids in a file, one a line.
 pub(super) fn ids(path: &Path) -> Result<HashSet<String>, String> {
@@ -28,7 +27,7 @@ pub(super) fn ids(path: &Path) -> Result<HashSet<String>, String> {
 
 /// The records of a file or a folder that are not written yet. One that says where it stood keeps its coordinates; any
 /// other has the input's name and its number in it.
-pub(super) fn records(path: &Path, written: Option<Written>) -> Result<Records, String> {
+pub(in crate::cli) fn records(path: &Path, written: Option<Written>) -> Result<Records, String> {
     if path != Path::new("-") {
         files::listed(path).map_err(|error| error.to_string())?;
     }

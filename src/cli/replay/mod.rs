@@ -1,6 +1,6 @@
 //! `moderato replay`: judge a range again.
 
-mod input;
+pub(super) mod input;
 mod progress;
 mod summary;
 

@@ -6,7 +6,7 @@ mod flips;
 mod tables;
 
 use super::report::{DiffV1, SideReport};
-use super::words::{cut, exceeded, grouped, headline, percent, truth, visible};
+use super::words::{cut, exceeded, grouped, headline, judged, percent, truth, visible};
 use crate::html::svg::escaped;
 use crate::html::{Page, entries, pair, tile};
 
@@ -32,10 +32,11 @@ pub fn page(report: &DiffV1) -> String {
         };
         page.card("Posts that flip", &words, &flips::table(&report.flips.first));
     }
+    let cost = report.judged.iter().flat_map(judged).map(|words| format!("<p>{}</p>", escaped(&words)));
     page.card(
         "What was compared",
         "Enough to compare it again.",
-        &(side("Before", &report.a) + &side("After", &report.b)),
+        &(side("Before", &report.a) + &side("After", &report.b) + &cost.collect::<String>()),
     );
     page.finish(title, &format!("{} · {}", report.worker_version, report.compared_at))
 }
