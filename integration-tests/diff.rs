@@ -209,6 +209,25 @@ fn a_candidate_that_the_raw_scores_say_nothing_of_is_refused() {
 }
 
 #[test]
+fn that_nothing_was_masked_is_said_where_it_is_taken_for_granted() {
+    let desk = Desk::new();
+    let open = desk.policy("open.md", &[("mask: [urls, handles]", "mask: []")]);
+    let candidate = desk.policy("candidate.md", &[("mask: [urls, handles]", "mask: []"), ("act: 0.95", "act: 0.94")]);
+    let a = desk.verdicts("a.jsonl", classify().set("policy", &open), &some_posts(3));
+    let unknown = |report: &Value| report["masks_unknown"].as_u64().unwrap();
+
+    // The policy of the verdicts is not the one of the configuration.
+    let (not_at_hand, _) = diff(&[&a, "--policy", &candidate]);
+    let text = moderato_text(&[&a, "--policy", &candidate]);
+    let (at_hand, _) = diff(&[&a, "--policy", &candidate, "--set", &format!("policy={open}")]);
+    let (itself, _) = diff(&[&a, "--policy", &open]);
+
+    assert_eq!([unknown(&not_at_hand), unknown(&at_hand), unknown(&itself)], [3, 0, 0]);
+    assert!(text.contains("3 verdicts are by policies that are not at hand"), "{text}");
+    assert!(!moderato_text(&[&a, "--policy", &open]).contains("not at hand"));
+}
+
+#[test]
 fn two_topics_are_joined_by_where_the_posts_stood_within_the_range() {
     let kafka = kafka!();
     let pool = Pool::new(&kafka, 2);

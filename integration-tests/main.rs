@@ -14,6 +14,7 @@ mod delivery;
 mod devices;
 mod diff;
 mod diff_judged;
+mod diff_places;
 mod draft;
 mod edits;
 mod eval;

@@ -120,7 +120,8 @@ impl Side {
     async fn end(self, config: &Config, stop: &CancellationToken) -> Result<Spent, AppError> {
         supervise(self.source, self.stages, stop, config.grace + CLOSING).await?;
         let (tally, rows) = (&self.tally, read(&self.tally.rows));
-        let [prompt_tokens, prompt_tokens_run] = [self.prompt_tokens, self.prompt_tokens_run].map(|tokens| tokens as u64);
+        let [prompt_tokens, prompt_tokens_run] =
+            [self.prompt_tokens, self.prompt_tokens_run].map(|tokens| tokens as u64);
         Ok(Spent {
             rows,
             twins: read(&tally.twins),

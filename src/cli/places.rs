@@ -47,6 +47,8 @@ pub(super) struct Entry<'a> {
     pub at: &'a dyn fmt::Display,
     /// None for a tombstone.
     pub value: Option<&'a [u8]>,
+    /// Whether it is a dead letter: the post as it came, and no verdict.
+    pub dead_letter: bool,
 }
 
 /// A reading that ended for one of two reasons.
@@ -95,7 +97,9 @@ impl Source {
             take(entry).map_err(Ended::Taken)
         };
         let read = match (self, kafka) {
-            (Self::Files(path), _) => files::records(path, |at, row| take(&Entry { at, value: row.value.as_deref() })),
+            (Self::Files(path), _) => {
+                files::records(path, |at, row| take(&Entry { at, value: row.value.as_deref(), dead_letter: false }))
+            }
             (Self::Topic(topic), Some(kafka)) => records(topic, kafka, take),
             (Self::Topic(topic), None) => {
                 eprintln!("topic:{topic}: name the brokers: -c moderato.yaml, or --set kafka.brokers=HOST:PORT");
@@ -119,6 +123,7 @@ fn records(
     reader.read(topic, &spans, |record| {
         let at = format_args!("{topic}/{}/{}", record.partition(), record.offset());
         // Verdicts may be events in binary mode, or stand behind the id of a schema.
-        take(&Entry { at: &at, value: record.event_or_value().as_deref() })
+        let dead_letter = record.header(c"moderato.error.reason").is_some();
+        take(&Entry { at: &at, value: record.event_or_value().as_deref(), dead_letter })
     })
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::names::Names;
 use super::side::{Side, language};
 use crate::calibration::CalibrationV1;
+use crate::hygiene::Mask;
 use crate::model::Prompt;
 use crate::pipeline::judge::reference;
 use crate::pipeline::judgement::{Circumstances, judgement};
@@ -52,6 +53,18 @@ impl Candidate {
         }
     }
 
+    /// What was masked from the model that judged; none where the policy of that verdict is not at hand.
+    fn masked(&self, verdict: &VerdictV1<'_>) -> Option<&[Mask]> {
+        let known = [self.in_force.as_ref(), Some(&self.policy)].into_iter().flatten();
+        let mut of_it = known.filter(|policy| policy.digest() == verdict.data.policy.digest);
+        of_it.next().map(|policy| &policy.mask[..])
+    }
+
+    /// Whether it is known what was masked from the model that judged.
+    pub fn knows_masks(&self, verdict: &VerdictV1<'_>) -> bool {
+        self.masked(verdict).is_some()
+    }
+
     /// What it makes of the raw scores of this verdict; or why it cannot tell.
     pub fn judge(&self, verdict: &VerdictV1<'_>) -> Result<Judgement<'_>, String> {
         let (judged, model, input) = (&verdict.data.verdict, &verdict.data.model, &verdict.data.input);
@@ -65,8 +78,8 @@ impl Candidate {
         if !judged.raw_scores.keys().map(|label| &**label).eq(self.labels.iter().map(|label| &**label)) {
             return Err(format!("the verdict has not the raw scores of exactly its labels: {replay}"));
         }
-        let masked = self.in_force.as_ref().filter(|policy| policy.digest() == verdict.data.policy.digest);
-        if masked.map_or(&[][..], |policy| &policy.mask) != self.policy.mask {
+        // Where it is not known and the candidate masks nothing, that is told: see `knows_masks`.
+        if self.masked(verdict).unwrap_or_default() != self.policy.mask {
             return Err(format!(
                 "verdicts do not tell what was masked: name the policy that they were judged by, which must mask the same \
                  (`policy` in the configuration, or --set policy=FILE); or {replay}"

@@ -116,6 +116,7 @@ pub fn compare(books: &mut Books, asked: &Asked<'_>) -> Compared {
         a: side(books, 0, &joined, asked.list),
         b: side(books, 1, &joined, asked.list),
         candidate: candidate.is_some(),
+        masks_unknown: 0,
         judged: None,
         joined_by: match by {
             By::Coordinates => "coordinates",
@@ -156,6 +157,7 @@ fn side(books: &Books, which: usize, joined: &Joined, list: usize) -> SideReport
         superseded,
         outside: 0,
         without_verdict: 0,
+        other_replays: 0,
         unread: Findings::default(),
         only_here: Findings {
             count: only.len() as u64,

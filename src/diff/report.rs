@@ -29,6 +29,9 @@ pub struct DiffV1 {
     pub b: SideReport,
     /// Whether the second side is a candidate: a policy on the raw scores of the first, or judged beside it in one run.
     pub candidate: bool,
+    /// Verdicts of policies that were not at hand, where the second side is a policy on raw scores that masks nothing: that
+    /// nothing was masked from the model that gave them is taken for granted.
+    pub masks_unknown: u64,
     /// What the judging cost, where both sides were judged in one run.
     pub judged: Option<JudgedReport>,
     /// What verdicts were joined by: `coordinates` or `post`.
@@ -75,6 +78,8 @@ pub struct SideReport {
     pub outside: u64,
     /// Posts that were rejected, and tombstones: records that hold no verdict.
     pub without_verdict: u64,
+    /// Verdicts of other replays than the one that was asked for.
+    pub other_replays: u64,
     /// What could not be read as a verdict, with where the first stood.
     pub unread: Findings<String>,
     /// Verdicts without a counterpart on the other side, and the first of them.

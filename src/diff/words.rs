@@ -56,6 +56,13 @@ pub fn headline(report: &DiffV1) -> Vec<String> {
         labels => format!("{} get another label ({}).", percent(labels, pairs), grouped(labels)),
     });
     told.extend(report.truth.as_ref().map(truth));
+    if report.masks_unknown > 0 {
+        told.push(format!(
+            "{} verdicts are by policies that are not at hand: it is taken for granted that these masked nothing (name theirs \
+             as `policy` in the configuration).",
+            grouped(report.masks_unknown)
+        ));
+    }
     let alone = [(&report.a, "before"), (&report.b, "after")];
     for (side, when) in alone.into_iter().filter(|(side, _)| side.only_here.count > 0) {
         let count = grouped(side.only_here.count);

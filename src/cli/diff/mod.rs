@@ -60,6 +60,9 @@ pub(super) struct DiffArguments {
     /// Only posts before this.
     #[arg(long, value_name = "PLACE", value_parser = place)]
     to: Option<Place>,
+    /// Of verdicts that replays gave, only those of this one; said twice, of A and of B.
+    #[arg(long, value_name = "ID", conflicts_with = "judge")]
+    replay: Vec<String>,
     /// Join by where posts stood, or by their id and version; by where they stood if both sides name the same topic.
     #[arg(long, value_enum)]
     by: Option<Joining>,
@@ -177,10 +180,19 @@ impl DiffArguments {
         let kafka = config.as_ref().map(|config| &config.kafka);
         let range = self.range();
         let mut books = Books::default();
-        let reading = sides::Reading { kafka, range: &range };
+        let reading = sides::Reading { kafka, range: &range, replays: self.replays()? };
         let accounts = reading.both((a, self.b.as_ref()), candidate.as_ref(), &mut books)?;
         let policies = [None, candidate.as_ref().map(|candidate| &candidate.policy)];
         self.compare(&mut books, kafka, Read { policies, accounts, judged: None })
+    }
+
+    fn replays(&self) -> Result<[Option<&str>; 2], Exit> {
+        match &self.replay[..] {
+            [] => Ok([None; 2]),
+            [both] => Ok([Some(both); 2]),
+            [a, b] => Ok([Some(a), Some(b)]),
+            _ => Err(mend("--replay: say it once, for both sides, or twice, of A and of B")),
+        }
     }
 
     fn range(&self) -> Range {

@@ -55,6 +55,7 @@ fn read(when: &str, side: &SideReport) -> String {
         (side.superseded, "superseded"),
         (side.outside, "outside of the range"),
         (side.without_verdict, "rejected or deleted posts"),
+        (side.other_replays, "of other replays"),
         (side.unread.count, "NOT READ"),
     ];
     let counts: String = counts
