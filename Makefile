@@ -41,7 +41,7 @@ FAULTS := --features failpoints
 export PYTHON
 
 .PHONY: help setup setup-tests runtime model draft-models tiny kafka tokenizer naughty-texts schema-registry build demo test helm-test \
-	docs-test examples-test deny fuzz soak bench bench-peers day broker image-steps sbom clean
+	docs-test examples-test deny fuzz soak replay-million bench bench-peers day broker image-steps sbom clean
 
 help:
 	@echo 'make demo    judge the sample posts with the default model; ARGS="..." go to the program'
@@ -50,6 +50,7 @@ help:
 	@echo 'make fuzz    hostile posts without end: SECONDS=600 for each of the four targets'
 	@echo 'make day     a simulated day: load doubles to saturation and back; ARGS="--minute 12" or --docs'
 	@echo 'make soak    twenty minutes of faults drawn at random; MODERATO_SOAK_SECONDS, _POSTS and _SEED change it'
+	@echo 'make replay-million  a million posts judged again, nine of ten of them twins: posts/s and memory'
 	@echo 'make bench   what the road costs, beside a bare consume-produce loop; then bench-peers'
 	@echo 'make bench-peers  moderato beside llama.cpp, transformers, OpenVINO GenAI, onnxruntime-genai; ARGS=--quick'
 	@echo 'make broker  an Apache Kafka broker on 127.0.0.1:9092, in the foreground'
@@ -224,6 +225,14 @@ soak: export MODERATO_TEST_KAFKA_LIBS = $(CURDIR)/$(JARS)
 soak: setup setup-tests tiny kafka
 	cargo test --locked $(FAULTS) --test integration -- --ignored --nocapture --exact \
 		soak::faults_drawn_at_random_lose_no_post_and_in_exactly_once_repeat_none
+
+# Without a cache, then with one.
+replay-million: export ORT_DYLIB_PATH = $(RUNTIME)
+replay-million: export MODERATO_TEST_MODELS = $(CURDIR)/.cache/models
+replay-million: export MODERATO_TEST_KAFKA_LIBS = $(CURDIR)/$(JARS)
+replay-million: setup setup-tests tiny kafka
+	cargo test --release --locked --test integration -- --ignored --nocapture --exact \
+		replay::a_million_posts_nine_of_ten_of_them_twins_are_judged_in_one_sitting_and_memory_stays_flat
 
 bench: export ORT_DYLIB_PATH = $(RUNTIME)
 bench: export MODERATO_TEST_MODELS = $(CURDIR)/.cache/models

@@ -22,6 +22,10 @@ pub enum Point {
     InsideTransaction,
     /// Files of the archive are in their places; the manifest does not name them yet.
     InsideArchive,
+    /// A file of a replay is written and has no name yet.
+    BeforePart,
+    /// It has its name; its lines still stand in the journal.
+    AfterPart,
 }
 
 pub use self::placed::{listen, reach, run};
@@ -61,6 +65,8 @@ mod placed {
                 Point::ModelRun => "model_run",
                 Point::InsideTransaction => "inside_transaction",
                 Point::InsideArchive => "inside_archive",
+                Point::BeforePart => "before_part",
+                Point::AfterPart => "after_part",
             }
         }
     }

@@ -30,7 +30,6 @@ use crate::kafka::consumer::{self, Consumer};
 use crate::kafka::publisher::Publisher;
 use crate::model::{self, DraftLimits, Loaded, LoadedDraft, ModelError, ModelInfo};
 use crate::note::NotePolicy;
-use crate::pipeline::filed::Filed;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::tally::{Tally, read};
 use crate::pipeline::{self, Road, Work};
@@ -226,7 +225,7 @@ fn operated(
     let suspects = match &outlet {
         Outlet::Kafka(_) | Outlet::File(_) => suspects(config)?,
         // A person who judges lines sees what ends the process.
-        Outlet::Lines(_) | Outlet::Shadow(_) => Suspects::none(),
+        Outlet::Lines(_) | Outlet::Shadow(_) | Outlet::Look(_) => Suspects::none(),
     };
     Ok(pipeline::build(pipeline::Parts {
         work,
@@ -258,7 +257,7 @@ fn suspects_of(config: &Config, pool: &str) -> Result<Suspects, AppError> {
 #[derive(Default)]
 struct Reading {
     bounds: Option<Bounds>,
-    file: Option<Filed>,
+    outlet: Option<Outlet>,
 }
 
 /// Runs the worker from Kafka to Kafka until `stop` is cancelled and everything in flight is finished.
@@ -281,7 +280,7 @@ async fn consume(
     config: &Config,
     work: Work,
     beside: Beside,
-    Reading { bounds, file }: Reading,
+    Reading { bounds, outlet }: Reading,
     tally: Arc<Tally>,
     stop: CancellationToken,
 ) -> Result<(), AppError> {
@@ -290,8 +289,8 @@ async fn consume(
     let consumer = Consumer::connect(&config.kafka)?;
     // Blocks for as long as the broker takes to fence an older worker, if transactions were asked for.
     let publisher = || Publisher::connect(kafka, config.limits.max_in_flight / 2, &consumer, &tally.metrics);
-    let outlet = match file {
-        Some(file) => Outlet::File(file),
+    let outlet = match outlet {
+        Some(outlet) => outlet,
         None => Outlet::Kafka(tokio::task::block_in_place(publisher)?),
     };
     let Road { intake, settled, stages, suspects } = operated(config, work, outlet, tally.clone(), beside)?;

@@ -12,7 +12,6 @@ use crate::config::Config;
 use crate::error::Fatal;
 use crate::kafka::bounds::{Bounds, Pace};
 use crate::kafka::publisher::Publisher;
-use crate::pipeline::filed::Filed;
 use crate::pipeline::outlet::Outlet;
 use crate::pipeline::replayed::Replayed;
 use crate::pipeline::tally::Tally;
@@ -25,8 +24,8 @@ pub struct Replay {
     pub replayed: Arc<Replayed>,
     /// Where posts come from.
     pub input: Input,
-    /// Where verdicts go: the topics of the configuration where there is no file.
-    pub file: Option<Filed>,
+    /// Where verdicts go: the topics of the configuration where nothing is said.
+    pub outlet: Option<Outlet>,
 }
 
 /// Where the posts of a replay come from.
@@ -50,11 +49,11 @@ pub async fn replay(
     tally: Arc<Tally>,
     stop: CancellationToken,
 ) -> Result<(), AppError> {
-    let Replay { replayed, input, file } = replay;
+    let Replay { replayed, input, outlet } = replay;
     // Nobody acts on what is judged again, so nothing of a quota is used up.
     judges.policy.labels.iter_mut().for_each(|label| label.act_quota = None);
     // The audit topic has a subject of its own; a line of a file has no schema's id before it.
-    let schemas = match &file {
+    let schemas = match &outlet {
         Some(_) => Schemas::none(config),
         None => tokio::task::block_in_place(|| Schemas::open(config, &tally.metrics))?,
     };
@@ -62,12 +61,12 @@ pub async fn replay(
     let beside = Beside { replayed: Some(replayed), schemas, ..Beside::none(config) };
     match input {
         Input::Topic(bounds) => {
-            let reading = Reading { bounds: Some(bounds), file };
+            let reading = Reading { bounds: Some(bounds), outlet };
             consume(config, work, beside, reading, tally, stop).await
         }
         Input::Records { records, rate } => {
-            let outlet = match file {
-                Some(file) => Outlet::File(file),
+            let outlet = match outlet {
+                Some(outlet) => outlet,
                 None => Outlet::Kafka(Publisher::of_records(&config.kafka, &tally.metrics)?),
             };
             let Road { intake, settled, stages, suspects } = operated(config, work, outlet, tally.clone(), beside)?;

@@ -106,7 +106,7 @@ impl Bounded {
 
     /// Where a partition begins that was given to this member; `None` where nothing of it belongs to the range.
     pub(super) fn assign(&mut self, partition: Partition, mark: Option<&Mark>) -> Option<i64> {
-        let Mark { next, end: Some(end) } = *mark? else { return None };
+        let &Mark { next, end: Some(end), .. } = mark? else { return None };
         let next = self.floors.get(&partition).map_or(next, |floor| next.max(*floor));
         self.parts.insert(partition, Part { next, end, read: false });
         Some(next)
@@ -217,6 +217,10 @@ mod tests {
         (Bounded::new(bounds), watch)
     }
 
+    fn mark(next: i64, end: Option<i64>) -> Mark {
+        Mark { next, end, range: None }
+    }
+
     fn gaps(watch: &Watch) -> Vec<(i64, i64)> {
         watch.gaps().first.iter().map(|gap| (gap.from, gap.to)).collect()
     }
@@ -224,7 +228,7 @@ mod tests {
     #[test]
     fn exactly_the_range_is_taken_and_what_has_no_record_is_told() {
         let (mut bounded, watch) = bounded(&[]);
-        assert_eq!(bounded.assign(0, Some(&Mark { next: 10, end: Some(20) })), Some(10));
+        assert_eq!(bounded.assign(0, Some(&mark(10, Some(20)))), Some(10));
         let taken: Vec<i64> = [10, 11, 14, 20, 21].into_iter().filter(|offset| bounded.takes(0, *offset)).collect();
         assert_eq!(taken, [10, 11, 14]);
         assert_eq!((bounded.ends(0), bounded.ends(0)), (Some(20), None));
@@ -235,10 +239,10 @@ mod tests {
     #[test]
     fn what_is_finished_elsewhere_is_not_read_again_and_a_partition_without_an_end_not_at_all() {
         let (mut bounded, watch) = bounded(&[(0, 15), (1, 3), (2, 8)]);
-        assert_eq!(bounded.assign(0, Some(&Mark { next: 10, end: Some(20) })), Some(15));
-        assert_eq!(bounded.assign(1, Some(&Mark { next: 5, end: Some(6) })), Some(5));
-        assert_eq!(bounded.assign(2, Some(&Mark { next: 5, end: Some(8) })), Some(8));
-        assert_eq!(bounded.assign(3, Some(&Mark { next: 5, end: None })), None);
+        assert_eq!(bounded.assign(0, Some(&mark(10, Some(20)))), Some(15));
+        assert_eq!(bounded.assign(1, Some(&mark(5, Some(6)))), Some(5));
+        assert_eq!(bounded.assign(2, Some(&mark(5, Some(8)))), Some(8));
+        assert_eq!(bounded.assign(3, Some(&mark(5, None))), None);
         assert_eq!(bounded.assign(4, None), None);
         assert_eq!((bounded.empty(), gaps(&watch)), (vec![2], vec![]));
         assert!(!bounded.takes(3, 5) && !bounded.takes(4, 0) && bounded.takes(1, 5));

@@ -106,7 +106,13 @@ impl Commits {
     fn list(&self, offsets: &Offsets) -> KafkaResult<TopicPartitionList> {
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for Due { partition, next, head } in offsets {
-            heads::add(&mut list, &self.topic, *partition, *next, (head.as_ref(), self.ends.of(*partition)))?;
+            heads::add(
+                &mut list,
+                &self.topic,
+                *partition,
+                *next,
+                (head.as_ref(), self.ends.of(*partition).as_deref()),
+            )?;
         }
         Ok(list)
     }

@@ -364,8 +364,8 @@ impl ConsumerThread {
             let begin = bounded.assign(*partition, mark);
             let begin = begin.map_or(rdkafka::Offset::End, rdkafka::Offset::Offset);
             list.add_partition_offset(&self.topic, *partition, begin)?;
-            if let Some(Mark { next, end: Some(end) }) = mark {
-                self.membership.ends.set(*partition, *end);
+            if let Some(Mark { next, end: Some(end), range }) = mark {
+                self.membership.ends.set(*partition, *end, range.as_deref());
                 self.ledger.committed(&[Due { partition: *partition, next: NextOffset(*next), head: None }]);
             }
         }

@@ -12,7 +12,6 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use tracing::{info, warn};
 
 use super::ledger::Ledger;
-use super::mark::END;
 use crate::evidence::link::Head;
 use crate::receipt::{NextOffset, Partition};
 
@@ -21,18 +20,18 @@ const REQUEST: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 const LINK: &str = "link";
 
-/// Adds a partition's next offset to a list that is to be committed, with its chain's head and the end of its range, as far
-/// as it has them.
+/// Adds a partition's next offset to a list that is to be committed, with its chain's head and what is to be said of its end,
+/// as far as it has them.
 pub(super) fn add(
     list: &mut TopicPartitionList,
     topic: &str,
     partition: Partition,
     next: NextOffset,
-    (head, end): (Option<&Head>, Option<i64>),
+    (head, end): (Option<&Head>, Option<&str>),
 ) -> KafkaResult<()> {
     let mut element = list.add_partition(topic, partition);
     element.set_offset(Offset::Offset(next.0))?;
-    let pairs = [head.map(|head| format!("{LINK}={head}")), end.map(|end| format!("{END}={end}"))];
+    let pairs = [head.map(|head| format!("{LINK}={head}")), end.map(str::to_owned)];
     if pairs.iter().any(Option::is_some) {
         element.set_metadata(pairs.into_iter().flatten().collect::<Vec<_>>().join(";"));
     }

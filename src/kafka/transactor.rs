@@ -193,7 +193,7 @@ impl Transactor {
         for (partition, receipt) in last {
             let (next, head) = (receipt.offset().next(), receipt.head());
             let end = self.membership.ends.of(partition);
-            heads::add(&mut list, &self.settings.posts, partition, next, (head.as_ref(), end))?;
+            heads::add(&mut list, &self.settings.posts, partition, next, (head.as_ref(), end.as_deref()))?;
         }
         Ok(list)
     }

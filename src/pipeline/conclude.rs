@@ -119,7 +119,7 @@ pub async fn run(mut parts: Parts, mut finished: mpsc::Receiver<Finished>) -> Re
             }
         }
     }
-    Ok(())
+    parts.outlet.close()
 }
 
 /// Removes the answers that were made for posts whose tombstones are about to leave. Here and not earlier, because by

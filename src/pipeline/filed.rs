@@ -1,5 +1,6 @@
 //! Verdicts to a file, one JSON line each: appended in order, and durable before a receipt goes back. What a file holds
-//! already, when a replay goes on with it, is read first; nothing in it is written twice.
+//! already, when a replay goes on with it, is read first; nothing in it is written twice. Where Parquet is wanted, so many
+//! lines become a file of it (see `packed`).
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::packed::{self, Packed};
 use crate::error::Fatal;
 use crate::kafka::publisher::{Outgoing, Report};
 use crate::receipt::{Original, Partition, Receipt};
@@ -28,7 +30,22 @@ pub struct Filed {
     /// Written and not yet durable.
     held: Vec<Receipt>,
     sync_at: Instant,
+    /// What becomes of the lines, if anything does.
+    packed: Option<Packed>,
+    lines: u64,
 }
+
+/// What one replay makes of a topic, or of records where none is named.
+#[derive(Debug, Clone, Copy)]
+pub struct Of<'a> {
+    /// The replay.
+    pub replay: &'a str,
+    /// The topic.
+    pub topic: Option<&'a str>,
+}
+
+/// Topic, partition and offset of a post.
+pub(super) type Place = (String, Partition, i64);
 
 /// What a file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,11 +73,19 @@ impl Written {
         }
     }
 
-    fn enter(&mut self, topic: &str, partition: Partition, offset: i64) {
+    pub(super) fn enter(&mut self, (topic, partition, offset): &Place) {
+        self.add(topic, *partition, *offset);
+    }
+
+    fn add(&mut self, topic: &str, partition: Partition, offset: i64) {
         match self {
             Self::Offsets(last) => drop(last.insert(partition, offset)),
             Self::Rows(rows) => drop(rows.insert(digest(topic, partition, offset))),
         }
+    }
+
+    fn of(topic: Option<&str>) -> Self {
+        topic.map_or(Self::Rows(HashSet::new()), |_| Self::Offsets(BTreeMap::new()))
     }
 }
 
@@ -125,20 +150,32 @@ struct Input<'a> {
 }
 
 impl Filed {
-    /// Opens or makes the file, for this process alone, to hold what one replay makes of a topic, or of records where none
-    /// is named; a last line that was torn by a crash is cut off.
-    pub fn open(path: &Path, replay: &str, topic: Option<&str>) -> Result<Self, String> {
+    /// Opens or makes the file, for this process alone; a last line that was torn by a crash is cut off. A folder, or a name
+    /// that ends in `.parquet`, is for Parquet files of so many verdicts at most.
+    pub fn open(path: &Path, of: Of<'_>, most: u64) -> Result<Self, String> {
+        let folder = packed::is_meant(path).then_some(path);
+        let path = folder.map_or(Ok(path.to_owned()), packed::journal)?;
         let told = |error: io::Error| format!("{}: {error}", path.display());
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(told)?;
+        let file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(told)?;
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => format!("{}: another process writes to it", path.display()),
             TryLockError::Error(error) => told(error),
         })?;
-        let (written, whole) = read(&file, path, (replay, topic))?;
+        let mut written = Written::of(of.topic);
+        let packed = folder.map(|folder| Packed::open(folder, most, of, &mut written)).transpose()?;
+        // All of them are in a finished file already, or none is.
+        let (mut are_packed, mut lines) = (None, 0);
+        let whole = read(&file, &path, of, |place| {
+            let (topic, partition, offset) = place;
+            if !*are_packed.get_or_insert_with(|| written.has(topic, *partition, *offset)) {
+                written.enter(place);
+                lines += 1;
+            }
+        })?;
+        let whole = if are_packed == Some(true) { 0 } else { whole };
         file.set_len(whole).map_err(told)?;
-        let file = BufWriter::new(file);
-        let (path, replay, sync_at) = (path.to_owned(), replay.to_owned(), Instant::now());
-        Ok(Self { path, replay, file, written, held: Vec::new(), sync_at })
+        let (file, replay, sync_at) = (BufWriter::new(file), of.replay.to_owned(), Instant::now());
+        Ok(Self { path, replay, file, written, held: Vec::new(), sync_at, packed, lines })
     }
 
     /// What it holds now.
@@ -150,7 +187,8 @@ impl Filed {
         let Original { topic, partition, offset, .. } = original;
         // A partition that was taken away and given back comes again from what was committed of it.
         if !self.written.has(topic, *partition, offset.0) {
-            self.written.enter(topic, *partition, offset.0);
+            self.written.add(topic, *partition, offset.0);
+            self.lines += 1;
             self.append(original, outgoing).map_err(|error| self.lost(&error))?;
         }
         if self.held.is_empty() {
@@ -183,16 +221,35 @@ impl Filed {
     /// Waits for the next moment to make lines durable, does so, and hands their receipts back.
     pub(super) async fn reports(&mut self, reports: &mut Vec<Report>) -> usize {
         tokio::time::sleep_until(self.sync_at).await;
-        let synced = tokio::task::block_in_place(|| {
-            self.file.flush()?;
-            self.file.get_ref().sync_data()
-        });
         let durable = std::mem::take(&mut self.held);
-        match synced {
+        let is_due = self.packed.as_ref().is_some_and(|packed| packed.is_due(self.lines));
+        match tokio::task::block_in_place(|| self.sync().and_then(|()| if is_due { self.pack() } else { Ok(()) })) {
             Ok(()) => reports.extend(durable.into_iter().map(Ok)),
-            Err(error) => reports.push(Err(self.lost(&error))),
+            Err(fatal) => reports.push(Err(fatal)),
         }
         reports.len()
+    }
+
+    /// Nothing more comes.
+    pub(super) fn close(&mut self) -> Result<(), Fatal> {
+        self.sync()?;
+        if self.lines > 0 { self.pack() } else { Ok(()) }
+    }
+
+    fn sync(&mut self) -> Result<(), Fatal> {
+        let synced = self.file.flush().and_then(|()| self.file.get_ref().sync_data());
+        synced.map_err(|error| self.lost(&error))
+    }
+
+    /// What is durable in lines becomes a file.
+    fn pack(&mut self) -> Result<(), Fatal> {
+        let Some(packed) = &mut self.packed else { return Ok(()) };
+        let to = self.path.display().to_string();
+        packed.pack(&self.path).map_err(|cause| Fatal::Output { to, cause })?;
+        let emptied = self.file.get_ref().set_len(0).and_then(|()| self.file.get_ref().sync_data());
+        emptied.map_err(|error| self.lost(&error))?;
+        self.lines = 0;
+        Ok(())
     }
 
     fn lost(&self, error: &io::Error) -> Fatal {
@@ -200,36 +257,34 @@ impl Filed {
     }
 }
 
-/// What the file holds, and how many bytes of it are whole lines.
-fn read(mut file: &File, path: &Path, (replay, topic): (&str, Option<&str>)) -> Result<(Written, u64), String> {
+/// Hands over which posts a file of lines holds; how many bytes of it are whole lines.
+fn read(mut file: &File, path: &Path, of: Of<'_>, mut each: impl FnMut(&Place)) -> Result<u64, String> {
     let told = |error: io::Error| format!("{}: {error}", path.display());
     file.seek(SeekFrom::Start(0)).map_err(told)?;
-    let (mut reader, mut line) = (BufReader::new(file), Vec::new());
-    let empty = topic.map_or(Written::Rows(HashSet::new()), |_| Written::Offsets(BTreeMap::new()));
-    let (mut written, mut whole) = (empty, 0);
+    let (mut reader, mut line, mut whole) = (BufReader::new(file), Vec::new(), 0);
     for number in 1.. {
         line.clear();
         let bytes = reader.read_until(b'\n', &mut line).map_err(told)?;
         if !line.ends_with(b"\n") {
             break;
         }
-        let (name, at) = coordinates(&line).ok_or_else(|| {
-            format!("{}, line {number}: not a line of a replay; name a file of its own", path.display())
-        })?;
-        if name != replay {
-            let file = path.display();
-            return Err(format!(
-                "{file}, line {number}: of replay `{name}`; name another file, or go on with --id {name}"
-            ));
-        }
-        if let Some(topic) = topic.filter(|topic| at.topic != *topic) {
-            let (file, other) = (path.display(), at.topic);
-            return Err(format!("{file}, line {number}: of `{other}`, and `{topic}` is replayed; name another file"));
-        }
-        written.enter(&at.topic, at.partition, at.offset);
+        each(&place(&line, of).map_err(|why| format!("{}, line {number}: {why}", path.display()))?);
         whole += bytes as u64;
     }
-    Ok((written, whole))
+    Ok(whole)
+}
+
+/// Which post a line is about; or why it does not belong to this replay.
+pub(super) fn place(line: &[u8], Of { replay, topic }: Of<'_>) -> Result<Place, String> {
+    let (name, At { topic: of, partition, offset }) =
+        coordinates(line).ok_or("not of a replay; name a file or a folder of its own")?;
+    if name != replay {
+        return Err(format!("of replay `{name}`; name another file, or go on with --id {name}"));
+    }
+    if let Some(topic) = topic.filter(|topic| of != *topic) {
+        return Err(format!("of `{of}`, and `{topic}` is replayed; name another file"));
+    }
+    Ok((of.into_owned(), partition, offset))
 }
 
 fn coordinates(line: &[u8]) -> Option<(Cow<'_, str>, At<'_>)> {
@@ -248,10 +303,14 @@ mod tests {
     const VERDICT: &str = r#"{"id":"v","data":{"input":{"kafka":{"topic":"posts","partition":2,"offset":7,"timestamp_ms":1}},"replay":{"id":"r1"}}}"#;
     const ERROR: &str = r#"{"error":{"replay":{"id":"r1"},"kafka":{"topic":"posts","partition":0,"offset":3},"reason":"empty_text","stage":"decode","message":"a \"b\""}}"#;
 
+    fn open(path: &Path) -> Result<Filed, String> {
+        Filed::open(path, Of { replay: "r1", topic: Some("posts") }, 10)
+    }
+
     fn opened(text: &str) -> Result<(Written, String), String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let written = Filed::open(file.path(), "r1", Some("posts"))?.written().clone();
+        let written = open(file.path())?.written().clone();
         Ok((written, std::fs::read_to_string(file.path()).unwrap()))
     }
 
@@ -273,7 +332,7 @@ mod tests {
         );
         let other = VERDICT.replace("posts", "tweets");
         assert!(opened(&format!("{other}\n")).unwrap_err().contains("line 1: of `tweets`, and `posts` is replayed"));
-        assert!(opened("{\"id\":\"p\"}\n").unwrap_err().contains("line 1: not a line of a replay"));
+        assert!(opened("{\"id\":\"p\"}\n").unwrap_err().contains("line 1: not of a replay"));
         let live = r#"{"data":{"input":{"kafka":{"topic":"posts","partition":0,"offset":1}}}}"#;
         assert!(opened(&format!("{live}\n")).is_err(), "a live verdict");
     }
@@ -281,12 +340,9 @@ mod tests {
     #[test]
     fn two_processes_do_not_write_to_one_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let first = Filed::open(file.path(), "r1", Some("posts")).unwrap();
-        assert!(
-            Filed::open(file.path(), "r1", Some("posts"))
-                .is_err_and(|why| why.ends_with("another process writes to it"))
-        );
+        let first = open(file.path()).unwrap();
+        assert!(open(file.path()).is_err_and(|why| why.ends_with("another process writes to it")));
         drop(first);
-        assert!(Filed::open(file.path(), "r1", Some("posts")).is_ok());
+        assert!(open(file.path()).is_ok());
     }
 }

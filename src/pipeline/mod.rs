@@ -25,6 +25,7 @@ pub mod judge;
 pub mod judgement;
 pub mod notes;
 pub mod outlet;
+mod packed;
 pub mod prepare;
 pub mod quotas;
 pub mod replayed;

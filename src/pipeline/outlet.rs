@@ -1,4 +1,4 @@
-//! Where finished posts go: the verdict and dead-letter topics, or lines on standard output or in a file.
+//! Where finished posts go: the verdict and dead-letter topics, lines on standard output or in a file, or nowhere.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -21,7 +21,12 @@ pub enum Outlet {
     File(Filed),
     /// Beside the road: compared, and published without waiting.
     Shadow(Comparison),
+    /// Nowhere: looked at, in the order of calls.
+    Look(Look),
 }
+
+/// Is shown each post and what it has become.
+pub type Look = Box<dyn FnMut(&Original, &Outgoing) + Send>;
 
 impl Outlet {
     /// Hands the record over, in the order of calls. The receipt comes back at once if the record is durable by now,
@@ -43,6 +48,18 @@ impl Outlet {
                 comparison.take(&original, &outgoing);
                 Ok(Some(receipt))
             }
+            Outlet::Look(look) => {
+                look(&original, &outgoing);
+                Ok(Some(receipt))
+            }
+        }
+    }
+
+    /// Nothing more comes, and all that came has been reported.
+    pub fn close(&mut self) -> Result<(), Fatal> {
+        match self {
+            Outlet::File(filed) => tokio::task::block_in_place(|| filed.close()),
+            Outlet::Kafka(_) | Outlet::Lines(_) | Outlet::Shadow(_) | Outlet::Look(_) => Ok(()),
         }
     }
 
@@ -51,7 +68,7 @@ impl Outlet {
         match self {
             Outlet::Kafka(publisher) => publisher.reports(reports).await,
             Outlet::File(filed) => filed.reports(reports).await,
-            Outlet::Lines(_) | Outlet::Shadow(_) => std::future::pending().await,
+            Outlet::Lines(_) | Outlet::Shadow(_) | Outlet::Look(_) => std::future::pending().await,
         }
     }
 }

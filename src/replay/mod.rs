@@ -1,12 +1,17 @@
 //! Judging a range again: what is fixed before it begins, and who watches that it comes to its end.
 //!
 //! A replay has a consumer group of its own, `GROUP.replay.ID`. The first process fixes the range by committing the
-//! beginning of each partition, with its end, for a group that has no members yet; every later commit says the end on. So the
+//! beginning of each partition, with its end and the range as it was asked for, for a group that has no members yet; every later commit says the end on. So the
 //! group alone tells what is left: after a crash, and to every process that shares the replay.
 
+pub mod claim;
+mod request;
+pub mod sample;
+pub mod verify;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use tracing::{info, warn};
 
@@ -17,8 +22,9 @@ use crate::kafka::mark::Mark;
 use crate::kafka::place::{Place, Range};
 use crate::kafka::range::{Extent, ReadError, Reader, Record, Span, Topic};
 use crate::pipeline::replayed::Live;
-use crate::receipt::{Offset, Partition};
+use crate::receipt::{Offset, Original, Partition};
 
+pub use self::request::{Request, Said};
 pub use self::watch::{Seen, Watcher};
 
 /// Where the input topic is named.
@@ -26,14 +32,6 @@ const POSTS: &str = "kafka.topics.posts";
 /// How many offsets at the end of a partition are looked at for records that no replay wrote: transactions leave some of
 /// them without a record.
 const TAIL: i64 = 20;
-
-/// What is asked for.
-pub struct Request {
-    /// Where the range begins.
-    pub from: Place,
-    /// Where it ends.
-    pub to: Place,
-}
 
 /// A range whose ends are fixed.
 pub struct Plan {
@@ -69,11 +67,12 @@ pub fn fix(live: &KafkaSettings, replay: &KafkaSettings, request: &Request) -> R
     let mut gaps = Vec::new();
     if !resumed {
         let spans = spans(&reader, posts.name, &extents, request, &live.group)?;
-        gaps = deleted(&request.from, &extents);
-        own.begin(posts.name, &spans);
+        gaps = deleted(&request.from(), &extents);
+        own.begin(posts.name, &spans, &request.kept());
         // Whoever came first has fixed it: what the group says counts, here and for every member.
         marks = own.marks(posts.name, partitions())?;
     }
+    request.is_of(&marks, &replay.group)?;
     let left = left(&marks, &replay.group)?;
     info!(
         group = replay.group,
@@ -93,11 +92,12 @@ fn spans(
 ) -> Result<Vec<Span>, ReadError> {
     let committed = reader.committed(topic, extents)?;
     let range = Range { reader, topic, extents, group, committed: &committed };
-    let usual = |extent: &Extent| match request.to {
+    let (from, to) = (request.from(), request.to());
+    let usual = |extent: &Extent| match to {
         Place::Committed => committed.get(&extent.partition).copied().unwrap_or(0),
         _ => extent.stable,
     };
-    range.spans(&request.from, &request.to, usual)
+    range.spans(&from, &to, usual)
 }
 
 /// What was asked for by number and is no longer there.
@@ -178,12 +178,43 @@ fn wanted(record: &Record<'_>, posts: &str, plan: &Plan) -> Option<(Partition, O
     (topic == posts && plan.left.iter().any(within)).then_some((partition, Offset(offset)))
 }
 
+/// What the broker keeps of the posts now.
+pub fn posts_kept(settings: &KafkaSettings) -> Result<Vec<Extent>, ReadError> {
+    Reader::connect(settings)?.extents(Topic { key: POSTS, name: &settings.posts })
+}
+
+/// Hands over the posts that stand at these places and are still there.
+pub fn at<E: From<ReadError>>(
+    settings: &KafkaSettings,
+    places: &HashSet<verify::Place>,
+    mut each: impl FnMut(Original) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut wanted: BTreeMap<Partition, HashSet<i64>> = BTreeMap::new();
+    for (_, partition, offset) in places.iter().filter(|(topic, ..)| *topic == settings.posts) {
+        wanted.entry(*partition).or_default().insert(*offset);
+    }
+    let reader = Reader::connect(settings)?;
+    let span = |extent: &Extent| {
+        let Extent { partition, low, stable, .. } = *extent;
+        let offsets = wanted.get(&partition)?;
+        let kept = || offsets.iter().copied().filter(|offset| (low..stable).contains(offset));
+        Some(Span { partition, start: kept().min()?, end: kept().max()? + 1 })
+    };
+    let extents = reader.extents(Topic { key: POSTS, name: &settings.posts })?;
+    let spans: Vec<Span> = extents.iter().filter_map(span).collect();
+    let topic: Arc<str> = settings.posts.as_str().into();
+    reader.read(&settings.posts, &spans, |record| {
+        let is_wanted = wanted.get(&record.partition()).is_some_and(|offsets| offsets.contains(&record.offset()));
+        if is_wanted { each(record.original(&topic)) } else { Ok(()) }
+    })
+}
+
 /// Of these gaps, what lies before the first offset that the broker keeps now: retention took it.
 pub fn taken_by_retention(settings: &KafkaSettings, gaps: &[Gap]) -> Result<Vec<Gap>, ReadError> {
     if gaps.is_empty() {
         return Ok(Vec::new());
     }
-    let extents = Reader::connect(settings)?.extents(Topic { key: POSTS, name: &settings.posts })?;
+    let extents = posts_kept(settings)?;
     let low = |partition| extents.iter().find(|extent| extent.partition == partition).map_or(0, |extent| extent.low);
     let before = gaps.iter().map(|gap| Gap { to: gap.to.min(low(gap.partition)), ..*gap });
     Ok(before.filter(|gap| gap.from < gap.to).collect())
@@ -195,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_is_left_is_what_the_group_says_and_a_group_of_something_else_is_not_taken() {
-        let mark = |next, end| Mark { next, end };
+        let mark = |next, end| Mark { next, end, range: None };
         let marks = [(0, mark(3, Some(9))), (1, mark(4, Some(4)))].into();
         let spans = [Span { partition: 0, start: 3, end: 9 }, Span { partition: 1, start: 4, end: 4 }];
         assert_eq!(left(&marks, "g").unwrap(), spans);

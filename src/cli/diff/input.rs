@@ -28,7 +28,7 @@ pub(super) fn records(source: &Source, kafka: &KafkaSettings, range: &Range) -> 
     match source {
         Source::Topic(topic) => of_topic(topic, kafka, range),
         Source::Files(path) => {
-            let records = input::records(path, None).map_err(|why| mend(&format!("--judge: {why}")))?;
+            let records = input::records(path, |_| false).map_err(|why| mend(&format!("--judge: {why}")))?;
             let range = range.clone();
             Ok(Box::new(records.filter(move |record| record.as_ref().map_or(true, |it| range.holds(&source_ref(it))))))
         }

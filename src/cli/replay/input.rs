@@ -8,10 +8,13 @@ use std::thread;
 use crossbeam_channel::{Sender, bounded};
 
 use crate::app::Records;
+use crate::config::KafkaSettings;
 use crate::error::Fatal;
 use crate::files::{self, FileError, Row};
-use crate::pipeline::filed::Written;
+use crate::kafka::range::ReadError;
 use crate::receipt::{Headers, Offset, Original};
+use crate::replay;
+use crate::replay::verify::Place;
 use crate::telemetry::trace::PostSpan;
 
 /// Records that are read ahead.
@@ -25,47 +28,72 @@ pub(super) fn ids(path: &Path) -> Result<HashSet<String>, String> {
     if ids.is_empty() { Err(told(&"holds no id; write one a line")) } else { Ok(ids) }
 }
 
-/// The records of a file or a folder that are not written yet. One that says where it stood keeps its coordinates; any
-/// other has the input's name and its number in it.
-pub(in crate::cli) fn records(path: &Path, written: Option<Written>) -> Result<Records, String> {
+/// The records of a file or a folder, without those that are skipped by their coordinates. One that says where it stood
+/// keeps them; any other has the input's name and its number in it.
+pub(in crate::cli) fn records(
+    path: &Path,
+    skip: impl Fn(&Original) -> bool + Send + 'static,
+) -> Result<Records, String> {
     if path != Path::new("-") {
         files::listed(path).map_err(|error| error.to_string())?;
     }
-    let (to, records) = bounded(AHEAD);
     let path = path.to_owned();
-    let spawned = thread::Builder::new().name("input".to_owned()).spawn(move || read(&path, written.as_ref(), &to));
+    ahead(move |to| read(&path, skip, to))
+}
+
+/// The records of the topic of posts that stand at these places.
+pub(super) fn at(kafka: &KafkaSettings, places: HashSet<Place>) -> Result<Records, String> {
+    let kafka = kafka.clone();
+    ahead(move |to| {
+        if let Err(Ended::Failed(cause)) =
+            replay::at(&kafka, &places, |original| to.send(Ok(original)).map_err(|_| Ended::Enough))
+        {
+            let _ = to.send(Err(Fatal::Input { cause }));
+        }
+    })
+}
+
+/// What another thread reads, a little ahead.
+fn ahead(read: impl FnOnce(&Sender<Result<Original, Fatal>>) + Send + 'static) -> Result<Records, String> {
+    let (to, records) = bounded(AHEAD);
+    let spawned = thread::Builder::new().name("input".to_owned()).spawn(move || read(&to));
     spawned.map_err(|error| error.to_string())?;
     Ok(Box::new(records.into_iter()))
 }
 
 /// Why the reading ended early.
 enum Ended {
-    File(FileError),
+    Failed(String),
     /// Nobody wants more.
     Enough,
 }
 
 impl From<FileError> for Ended {
     fn from(error: FileError) -> Self {
-        Self::File(error)
+        Self::Failed(error.to_string())
     }
 }
 
-fn read(path: &Path, written: Option<&Written>, to: &Sender<Result<Original, Fatal>>) {
+impl From<ReadError> for Ended {
+    fn from(error: ReadError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+fn read(path: &Path, skip: impl Fn(&Original) -> bool, to: &Sender<Result<Original, Fatal>>) {
     let name: Arc<str> = path.file_name().map_or_else(|| "stdin".into(), |name| name.to_string_lossy().into());
     let mut number = 0;
     let outcome = files::records(path, |_, row| {
         let original = original(row, &name, number);
         number += 1;
-        let Original { topic, partition, offset, .. } = &original;
-        match written {
-            Some(written) if written.has(topic, *partition, offset.0) => Ok(()),
-            _ => to.send(Ok(original)).map_err(|_| Ended::Enough),
+        if skip(&original) {
+            return Ok(());
         }
+        to.send(Ok(original)).map_err(|_| Ended::Enough)
     });
-    if let Err(Ended::File(error)) = outcome {
+    if let Err(Ended::Failed(cause)) = outcome {
         // Nobody wants it where nobody is left.
-        let _ = to.send(Err(Fatal::Input { cause: error.to_string() }));
+        let _ = to.send(Err(Fatal::Input { cause }));
     }
 }
 

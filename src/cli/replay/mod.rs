@@ -3,6 +3,7 @@
 pub(super) mod input;
 mod progress;
 mod summary;
+mod verify;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -15,16 +16,19 @@ use tokio_util::sync::CancellationToken;
 
 use self::progress::{Progress, Shown, Way};
 use self::summary::{Ended, Summary};
+use super::places::Source;
 use super::{Common, VerbSettings, report, runtime, told};
 use crate::app::{self, Input, Replay};
 use crate::config::{Config, Delivery, EvidenceSettings, KafkaSettings, Needs, Task};
 use crate::error::Exit;
 use crate::kafka::bounds::{Bounds, Watch};
-use crate::pipeline::filed::{Filed, Written};
+use crate::pipeline::filed::{Filed, Of, Written};
+use crate::pipeline::outlet::Outlet;
 use crate::pipeline::replayed::{Live, Replayed};
 use crate::pipeline::tally::Tally;
-use crate::reconcile::Place;
-use crate::replay::{self, Plan, Request, Seen, Watcher};
+use crate::receipt::Original;
+use crate::replay::sample::Sample;
+use crate::replay::{self, Plan, Request, Said, Seen, Watcher};
 
 /// Between two looks at how far it has come.
 const TURN: Duration = Duration::from_millis(100);
@@ -37,32 +41,36 @@ const TURN: Duration = Duration::from_millis(100);
 /// or offsets (0:1500,1:1400: of these partitions; the others as if nothing were said).
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes: 0 done, nothing differs; 1 not done (the same --id goes on); 2 mend the command line or the configuration; 3 done, and verdicts differ (--compare)."
+    after_help = "Exit codes: 0 done, nothing differs; 1 not done (the same --id goes on); 2 mend the command line or the configuration; 3 done, and verdicts differ (--compare) or do not hold (--verify)."
 )]
 pub(super) struct ReplayArguments {
     #[command(flatten)]
     common: Common,
-    /// Where the range begins.
-    #[arg(long, value_name = "PLACE", default_value = "beginning")]
-    from: Place,
-    /// Where the range ends.
-    #[arg(long, value_name = "PLACE", default_value = "end")]
-    to: Place,
+    /// Where the range begins: with the first record that is kept, if nothing is said.
+    #[arg(long, value_name = "PLACE")]
+    from: Option<Said>,
+    /// Where the range ends: behind the last record that is there, if nothing is said.
+    #[arg(long, value_name = "PLACE")]
+    to: Option<Said>,
     /// Posts from a file of `post.v1` JSON lines or Parquet, a folder of these, or `-` for standard input; and not from Kafka.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "yield_to_lag", "compare"])]
     input: Option<PathBuf>,
     /// Only the posts whose ids stand in this file, one a line; the others are passed over.
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
-    /// The replay's name; the same name goes on with it. By default, the time it begins.
+    /// The replay's name; the same name goes on with it, with the range that it has. By default, the time it begins.
     #[arg(long, value_name = "NAME", value_parser = name)]
     id: Option<String>,
     /// Verdicts and dead letters go to this topic (`kafka.topics.audit`).
     #[arg(long, value_name = "TOPIC", conflicts_with = "output")]
     to_topic: Option<String>,
-    /// Verdicts go to this file as JSON lines, appended, none twice; what could not be judged as an `error`.
+    /// Verdicts go to this file as JSON lines, appended, none twice; what could not be judged as an `error`. Or to Parquet
+    /// files in this folder, if it is one or its name ends in `.parquet`.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Most verdicts of one Parquet file.
+    #[arg(long, value_name = "VERDICTS", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..), requires = "output")]
+    rows: u64,
     /// Whose answers may stand in for the model's.
     #[arg(long, value_enum, default_value_t = Cached::Off)]
     cache: Cached,
@@ -75,6 +83,18 @@ pub(super) struct ReplayArguments {
     /// Compare with the live verdicts on the same posts (`kafka.topics.verdicts`).
     #[arg(long)]
     compare: bool,
+    /// Judge the posts of old verdicts again and list the verdicts that do not hold; nothing is published. Verdicts of
+    /// `kafka.topics.verdicts`, of another topic:NAME, or of a file or a folder; posts of `kafka.topics.posts` or --input.
+    #[arg(long, value_name = "PLACE", num_args = 0..=1, conflicts_with_all = ["to_topic", "output", "id", "yield_to_lag", "compare", "cache"])]
+    verify: Option<Option<Source>>,
+    /// How many posts are verified, or which share of them, such as 5%; drawn by a hash of their ids, the same each time.
+    /// 1000 if nothing is said, or all that --ids names.
+    #[arg(long, value_name = "POSTS", requires = "verify")]
+    sample: Option<Sample>,
+    /// How far a score may be from the old one where the fingerprints differ; under the same fingerprint, with `determinism:
+    /// strict`, every bit counts.
+    #[arg(long, value_name = "CHANGE", default_value_t = 0.001, value_parser = tolerance, requires = "verify")]
+    tolerance: f64,
     /// How progress is told.
     #[arg(long, value_enum, default_value_t = Shown::Auto)]
     progress: Shown,
@@ -104,6 +124,11 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| format!("`{text}` is no number of posts a second, at least 1, such as 500"))
 }
 
+fn tolerance(text: &str) -> Result<f64, String> {
+    let tolerance = text.parse().ok().filter(|tolerance: &f64| (0.0..=1.0).contains(tolerance));
+    tolerance.ok_or_else(|| format!("`{text}` is no change of a score: 0 to 1, such as 0.001"))
+}
+
 /// What is asked for, settled.
 struct Asked<'a> {
     arguments: &'a ReplayArguments,
@@ -117,6 +142,9 @@ struct Asked<'a> {
 pub(super) fn run(arguments: &ReplayArguments) -> Result<Exit, Exit> {
     let asked = Asked::settle(arguments)?;
     let ids = arguments.ids.as_deref().map(input::ids).transpose().map_err(|why| mend(&why))?;
+    if let Some(verdicts) = &arguments.verify {
+        return asked.verify(verdicts.as_ref(), ids.as_ref());
+    }
     let file = asked.file()?;
     if file.is_none() {
         let topic = &asked.config.kafka.output;
@@ -138,7 +166,8 @@ impl<'a> Asked<'a> {
             Cached::Shared => {}
         }
         let defaults = arguments.progress.log_filter();
-        let without_kafka = arguments.input.is_some() && arguments.output.is_some();
+        let verdicts_in_files = matches!(&arguments.verify, Some(Some(source)) if !source.is_topic());
+        let without_kafka = arguments.input.is_some() && (arguments.output.is_some() || verdicts_in_files);
         let needs = if without_kafka { Needs::ModelOnly } else { Needs::Kafka };
         let mut config = arguments.common.start(&VerbSettings { defaults, fixed: &fixed }, needs)?;
         if config.task != Task::Classify {
@@ -147,7 +176,8 @@ impl<'a> Asked<'a> {
         let now = || Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let id: Arc<str> = arguments.id.clone().unwrap_or_else(now).into();
         let live = config.kafka.clone();
-        let Some(audit) = live.audit.clone().or(arguments.output.as_ref().map(|_| live.output.clone())) else {
+        let unpublished = arguments.output.is_some() || arguments.verify.is_some();
+        let Some(audit) = live.audit.clone().or(unpublished.then(|| live.output.clone())) else {
             return Err(mend("nothing says where verdicts go: set kafka.topics.audit, or say --to-topic or --output"));
         };
         config.kafka = KafkaSettings {
@@ -171,7 +201,8 @@ impl<'a> Asked<'a> {
     fn file(&self) -> Result<Option<Filed>, Exit> {
         let Some(path) = &self.arguments.output else { return Ok(None) };
         let topic = self.arguments.input.is_none().then_some(&*self.live.posts);
-        Filed::open(path, &self.id, topic).map(Some).map_err(|why| mend(&format!("--output: {why}")))
+        let of = Of { replay: &self.id, topic };
+        Filed::open(path, of, self.arguments.rows).map(Some).map_err(|why| mend(&format!("--output: {why}")))
     }
 
     fn range(&self, ids: Option<HashSet<String>>, file: Option<Filed>) -> Result<Exit, Exit> {
@@ -185,7 +216,8 @@ impl<'a> Asked<'a> {
         let replayed = Arc::new(Replayed::new(self.id.clone(), ids, self.live_verdicts(&plan)?));
         let floors = file.as_ref().map(|file| file.written().floors()).unwrap_or_default();
         let bounds = Bounds { floors, rate: *rate, watch: watch.clone() };
-        let replay = Replay { replayed: replayed.clone(), input: Input::Topic(bounds), file };
+        let outlet = file.map(Outlet::File);
+        let replay = Replay { replayed: replayed.clone(), input: Input::Topic(bounds), outlet };
 
         let mut progress = Progress::new(self.arguments.progress, &self.id);
         let all = plan.offsets();
@@ -197,17 +229,21 @@ impl<'a> Asked<'a> {
         progress.end();
         let gaps = watch.gaps();
         let retention = replay::taken_by_retention(live, &gaps.first).map_err(|error| told(&error))?;
-        let ended = Ended { finished, resumed: plan.resumed, gaps: gaps.offsets, retention };
+        let ended = Ended { finished, resumed: plan.resumed, left: Some(all), gaps: gaps.offsets, retention };
         Ok(self.tell(ended, &replayed, &tally))
     }
 
     fn records(&self, path: &Path, ids: Option<HashSet<String>>, file: Option<Filed>) -> Result<Exit, Exit> {
         let written = file.as_ref().map(|file| file.written().clone());
         let resumed = matches!(&written, Some(Written::Rows(rows)) if !rows.is_empty());
-        let records = input::records(path, written).map_err(|why| mend(&format!("--input: {why}")))?;
+        let skip = move |original: &Original| {
+            let Original { topic, partition, offset, .. } = original;
+            written.as_ref().is_some_and(|written| written.has(topic, *partition, offset.0))
+        };
+        let records = input::records(path, skip).map_err(|why| mend(&format!("--input: {why}")))?;
         let replayed = Arc::new(Replayed::new(self.id.clone(), ids, None));
         let input = Input::Records { records, rate: self.arguments.rate };
-        let replay = Replay { replayed: replayed.clone(), input, file };
+        let replay = Replay { replayed: replayed.clone(), input, outlet: file.map(Outlet::File) };
 
         let mut progress = Progress::new(self.arguments.progress, &self.id);
         let (tally, finished) = self.drive(replay, |tally, ended| {
@@ -219,7 +255,7 @@ impl<'a> Asked<'a> {
             true
         })?;
         progress.end();
-        let ended = Ended { finished, resumed, gaps: 0, retention: Vec::new() };
+        let ended = Ended { finished, resumed, left: None, gaps: 0, retention: Vec::new() };
         Ok(self.tell(ended, &replayed, &tally))
     }
 

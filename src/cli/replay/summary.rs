@@ -23,6 +23,8 @@ pub(super) struct Summary<'a> {
     twins: u64,
     #[serde(flatten)]
     sheet: Sheet,
+    /// Offsets of the range that were left when this process began; others may have finished some of them.
+    left_at_start: Option<u64>,
     /// Offsets of the range that had no record: deleted, compacted, or the marks of transactions.
     offsets_without_record: u64,
     /// Of them, what retention had deleted.
@@ -42,6 +44,8 @@ pub(super) struct Ended {
     pub finished: bool,
     /// Another process had begun it.
     pub resumed: bool,
+    /// Offsets that were left when this process began.
+    pub left: Option<u64>,
     /// Offsets without a record.
     pub gaps: u64,
     /// Of them, those that retention took.
@@ -50,7 +54,7 @@ pub(super) struct Ended {
 
 impl<'a> Summary<'a> {
     pub(super) fn new(id: &'a str, ended: Ended, sheet: Sheet, tally: &Tally) -> Self {
-        let Ended { finished, resumed, gaps, retention } = ended;
+        let Ended { finished, resumed, left, gaps, retention } = ended;
         let deleted = retention.into_iter().map(|Gap { partition, from, to }| Deleted { partition, from, to });
         Self {
             event: "ended",
@@ -63,6 +67,7 @@ impl<'a> Summary<'a> {
             cached: read(&tally.cached),
             twins: read(&tally.twins),
             sheet,
+            left_at_start: left,
             offsets_without_record: gaps,
             deleted_by_retention: deleted.collect(),
         }
@@ -89,10 +94,17 @@ impl<'a> Summary<'a> {
     fn print(&self) {
         let how = match (self.finished, self.resumed) {
             (true, false) => "done".to_owned(),
-            (true, true) => "done; what follows is of this process, which went on with it".to_owned(),
+            (true, true) => "done; this process went on with it".to_owned(),
             (false, _) => format!("NOT done: `moderato replay --id {}` goes on with it", self.id),
         };
-        say!("replay {}: {how}\n", self.id);
+        say!("replay {}: {how}", self.id);
+        if let Some(all) = self.left_at_start.filter(|all| self.finished && self.own() < *all) {
+            say!(
+                "what follows is of this process: {} of the {all} that were left; the rest was done by others, or before",
+                self.own()
+            );
+        }
+        say!("");
         if !self.sheet.verdicts_by_label.is_empty() {
             say!("{}\n", self.labels());
         }
@@ -103,6 +115,12 @@ impl<'a> Summary<'a> {
         if let Some(compared) = &self.sheet.compared {
             say!("\ncompared with the live verdicts\n{}", comparison(compared));
         }
+    }
+
+    /// Offsets that this process finished, or found to have no record.
+    fn own(&self) -> u64 {
+        let Self { verdicts, dead_letters, tombstones, offsets_without_record, .. } = self;
+        verdicts + dead_letters + tombstones + self.sheet.passed_over + offsets_without_record
     }
 
     fn labels(&self) -> Table {
