@@ -31,6 +31,8 @@ HELM := .cache/tools/helm-4.1.4
 PROMTOOL := .cache/tools/promtool
 COLLECTOR := .cache/tools/collector-0.160.0
 APISERVER := .cache/tools/apiserver-1.37.2
+# What it tells its clients; the module does not know.
+APISERVER_VERSION := Version=v1.37.2 Major=1 Minor=37
 EXPORTER := $(wildcard model/moderato_model/*.py)
 # Looked up when a recipe runs: before `.venv` is made there is nothing to find.
 RUNTIME = $(abspath $(shell ls .venv/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.1.31.1 2>/dev/null))
@@ -149,7 +151,7 @@ $(COLLECTOR)/.complete: .ci/go-program .venv/.examples $(wildcard integration-te
 	@.ci/go-program integration-tests/collector $(@D)
 
 $(APISERVER)/.complete: .ci/go-program .venv/.examples $(wildcard helm/tests/apiserver/*)
-	@.ci/go-program helm/tests/apiserver $(@D)
+	@.ci/go-program helm/tests/apiserver $(@D) '$(patsubst %,-X k8s.io/component-base/version.git%,$(APISERVER_VERSION))'
 
 # Tools that the toolchain lacks, pinned: minutes of building, once.
 define install

@@ -43,6 +43,7 @@ def self_signed(folder):
 class Cluster:
     def __init__(self, folder):
         key, certificate = self_signed(folder)
+        self.folder, self.certificate = folder, certificate
         (folder / "tokens.csv").write_text(f"{TOKEN},admin,admin,system:masters\n")
         self.port = free_port()
         self.tls = ssl.create_default_context(cafile=certificate)
@@ -91,6 +92,21 @@ class Cluster:
             return self.request("GET", "/readyz")[0] == 200
         except (ConnectionRefusedError, ConnectionResetError):
             return False
+
+    def kubeconfig(self):
+        """A file for clients such as helm."""
+        path = self.folder / "kubeconfig"
+        server = {"server": f"https://127.0.0.1:{self.port}", "certificate-authority": str(self.certificate)}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": server}],
+            "users": [{"name": "test", "user": {"token": TOKEN}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "current-context": "test",
+        }
+        path.write_text(json.dumps(config))
+        return path
 
     def request(self, method, path, body=None, kind="application/json"):
         """Status, answer and the server's warnings."""

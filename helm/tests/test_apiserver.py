@@ -2,6 +2,9 @@
 
 import copy
 import itertools
+import os
+import re
+import subprocess
 
 import pytest
 from charts import CHART, CRDS, HELM, MINORS, SETUPS, job, of_kind, render, run
@@ -120,3 +123,28 @@ def test_a_workload_whose_pods_may_run_as_root_is_warned_of(cluster, namespace):
     item["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] = False
     with pytest.raises(Refused, match="would violate PodSecurity .*runAsNonRoot"):
         cluster.apply(item, namespace)
+
+
+def test_the_command_of_the_readme_installs_and_upgrades_rollbacks_and_uninstalls_leave_what_they_say(cluster, namespace):
+    asked = re.search(r"^(helm install moderato .*?)^helm test", (CHART / "README.md").read_text(), re.M | re.S)[1]
+    environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig()), "HELM_NAMESPACE": namespace}
+
+    def helm(line):
+        command = re.sub("^helm", str(HELM), line.replace("REGISTRY", "registry.example"))
+        return subprocess.run(command, shell=True, cwd=CHART.parent.parent, env=environment, capture_output=True, text=True)
+
+    def replicas():
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+        return [item["spec"]["replicas"] for item in cluster.taken("GET", path)["items"]]
+
+    installed = helm(asked)
+    assert installed.returncode == 0, installed.stderr
+    assert replicas() == [1]
+    for line, left in [
+        ("helm upgrade moderato helm/moderato --reuse-values --set worker.replicas=2", [2]),
+        ("helm rollback moderato 1", [1]),
+        ("helm uninstall moderato", []),
+    ]:
+        done = helm(line)
+        assert done.returncode == 0, (line, done.stderr)
+        assert replicas() == left, line
