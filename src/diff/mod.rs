@@ -32,7 +32,7 @@ pub use self::side::{Row, Side, head};
 use self::truth::Marks;
 use crate::eval::bootstrap::Resampling;
 use crate::eval::dataset::Dataset;
-use crate::policy::Policy;
+use crate::policy::{Action, Policy};
 use crate::reconcile::Findings;
 
 /// What was read.
@@ -141,10 +141,11 @@ pub fn compare(books: &mut Books, asked: &Asked<'_>) -> Compared {
     Compared { report, flips }
 }
 
-/// Steps between the actions, then whether the label differs.
-fn badness(books: &Books, (one, other): &Pair) -> (u8, bool) {
+/// Steps between the actions, then whether one of them acts and the other does not, then whether the label differs.
+fn badness(books: &Books, (one, other): &Pair) -> (u8, bool, bool) {
     let (a, b) = (&books.a.rows[*one], &books.b.rows[*other]);
-    (severity(a, b), a.label != b.label)
+    let acts = [a, b].map(|row| row.action == Action::Act);
+    (severity(a, b), acts[0] != acts[1], a.label != b.label)
 }
 
 fn side(books: &Books, which: usize, joined: &Joined, list: usize) -> SideReport {

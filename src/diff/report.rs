@@ -56,8 +56,8 @@ pub struct DiffV1 {
     pub slices: Vec<SliceDiff>,
     /// What each label acts on by itself, against its quota.
     pub blast_radius: Vec<Radius>,
-    /// Labels flipped or actions changed: the worst first, allow to act and back before all others, then by the greatest
-    /// change of a score.
+    /// Labels flipped or actions changed: the worst first, allow to act and back before all others, then what begins or
+    /// ceases to act, then by the greatest change of a score.
     pub flips: Findings<Flip>,
     /// Which side was right, where labels were given.
     pub truth: Option<TruthReport>,

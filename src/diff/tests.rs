@@ -109,6 +109,13 @@ fn every_flip_is_counted_where_it_belongs_and_the_worst_come_first() {
 }
 
 #[test]
+fn what_begins_or_ceases_to_act_comes_before_a_greater_change_of_a_score() {
+    let report = compared(&all(&[0.1, 0.75, 0.95]), &all(&[0.7, 0.91, 0.85]));
+    let order: Vec<&str> = report.flips.first.iter().map(|flip| flip.post.post_id.as_str()).collect();
+    assert_eq!(order, ["p1", "p2", "p0"]);
+}
+
+#[test]
 fn repeats_count_once_and_a_later_verdict_takes_the_place_of_an_earlier_one() {
     let a = all(&[0.1, 0.2]);
     let b = [verdict(0, 0.95), verdict(0, 0.95), verdict(0, 0.1), verdict(0, 0.95), verdict(7, 0.3)];

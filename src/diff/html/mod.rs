@@ -21,12 +21,12 @@ pub fn page(report: &DiffV1) -> String {
         let shown = report.flips.first.len() as u64;
         let words = match report.flips.count {
             all if all > shown => format!(
-                "The worst {} of {}: allow to act and back first, then the greatest change of a score.",
+                "The worst {} of {}: allow to act and back first, then what begins or ceases to act, then the greatest change of a score.",
                 grouped(shown),
                 grouped(all)
             ),
             all => format!(
-                "All {}, the worst first: allow to act and back, then the greatest change of a score.",
+                "All {}, the worst first: allow to act and back, then what begins or ceases to act, then the greatest change of a score.",
                 grouped(all)
             ),
         };
