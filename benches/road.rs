@@ -34,6 +34,8 @@ use support::worker::Setup;
 
 /// Distinct posts of the first table. The answers to the last one's are then in Redis.
 const DISTINCT: [usize; 3] = [1_000, 10_000, 100_000];
+/// Posts for the default model: forty milliseconds each.
+const OF_DEFAULT_MODEL: usize = 400;
 /// Posts before those that are counted.
 const FIRST: usize = 1_000;
 /// Posts and texts of the third table.
@@ -99,22 +101,31 @@ impl Bench {
 
     /// What exporting costs: to a collector that takes it, and to one that takes the connection and nothing more.
     fn telemetry(&self) {
+        self.telemetry_of("tiny-fp32", "misinformation-short.md", DISTINCT[1]);
+        self.telemetry_of("misinformation", "misinformation-calibrated.md", OF_DEFAULT_MODEL);
+    }
+
+    fn telemetry_of(&self, model: &str, policy: &str, posts: usize) {
         let collector = Collector::start();
         let hangs = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let hangs = format!("http://{}", hangs.local_addr().expect("an address"));
         let arms = [("nothing", ""), ("to a collector", &collector.endpoint), ("to one that hangs", &hangs)];
+        let policy = support::repository(&format!("model/policies/{policy}"));
         let mut passes: [Vec<Pass>; 3] = Default::default();
         for round in 0..TELEMETRY_ROUNDS {
             for (passes, (name, endpoint)) in passes.iter_mut().zip(arms) {
-                let exporting = |worker: Setup| match endpoint {
-                    "" => worker,
-                    endpoint => worker.environment("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+                let exporting = |worker: Setup| {
+                    let worker = worker.set("model.path", support::model(model).display()).set("policy", policy.display());
+                    match endpoint {
+                        "" => worker,
+                        endpoint => worker.environment("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+                    }
                 };
-                let topic = format!("telemetry-{}-{round}", name.replace(' ', "-"));
-                passes.push(self.distinct_with(DISTINCT[1], &topic, exporting));
+                let topic = format!("telemetry-{model}-{}-{round}", name.replace(' ', "-"));
+                passes.push(self.distinct_with(posts, &topic, exporting));
             }
         }
-        println!("\n{} distinct posts, each through the model, traces, metrics and logs exported", DISTINCT[1]);
+        println!("\n{posts} distinct posts, each through the model {model}, traces, metrics and logs exported");
         println!("for every post; medians of {TELEMETRY_ROUNDS} rounds, interleaved\n");
         println!("| exported | posts/s (wall) | posts per CPU-second | of those with nothing exported | steal, s |");
         println!("|---|---|---|---|---|");
