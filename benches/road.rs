@@ -115,7 +115,8 @@ impl Bench {
         for round in 0..TELEMETRY_ROUNDS {
             for (passes, (name, endpoint)) in passes.iter_mut().zip(arms) {
                 let exporting = |worker: Setup| {
-                    let worker = worker.set("model.path", support::model(model).display()).set("policy", policy.display());
+                    let worker =
+                        worker.set("model.path", support::model(model).display()).set("policy", policy.display());
                     match endpoint {
                         "" => worker,
                         endpoint => worker.environment("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
